@@ -1,0 +1,6 @@
+"""The FLUX.1 transformer; `transformer.py` is the place to start reading."""
+
+from .hooks import Hooks
+from .transformer import Prepared, Transformer
+
+__all__ = ["Hooks", "Prepared", "Transformer"]

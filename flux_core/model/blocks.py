@@ -1,0 +1,163 @@
+"""The two kinds of block: text and image apart but attending together, then both as one sequence."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .attention import finite_in_half, split_heads
+from .hooks import Hooks
+
+EPS = 1e-6
+"""Of every norm in FLUX.1."""
+
+
+class Modulation(NamedTuple):
+    """One adaptive layer norm's three vectors, `(b, 1, hidden)` each."""
+
+    shift: Tensor
+    scale: Tensor
+    gate: Tensor
+
+    def modulate(self, normed: Tensor) -> Tensor:
+        return torch.addcmul(self.shift, normed, 1 + self.scale)
+
+
+class ModulationLayer(nn.Module):
+    """vec `(b, hidden)` to the modulation of each of a stream's sub-layers: two in a double block, one in a single."""
+
+    def __init__(self, dim: int, sublayers: int, operations: Any, **factory: Any):
+        super().__init__()
+        self.sublayers = sublayers
+        self.lin = operations.Linear(dim, 3 * sublayers * dim, bias=True, **factory)
+
+    def forward(self, vec: Tensor) -> list[Modulation]:
+        vectors = self.lin(nn.functional.silu(vec))[:, None, :].chunk(3 * self.sublayers, dim=-1)
+        return [Modulation(*vectors[i : i + 3]) for i in range(0, len(vectors), 3)]
+
+
+class QKNorm(nn.Module):
+    """RMS norm of queries and keys, per head. Released files call the weights `scale`."""
+
+    def __init__(self, dim: int, operations: Any, **factory: Any):
+        super().__init__()
+        self.query_norm = operations.RMSNorm(dim, eps=EPS, **factory)
+        self.key_norm = operations.RMSNorm(dim, eps=EPS, **factory)
+        self.register_load_state_dict_pre_hook(_scale_to_weight)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        return self.query_norm(q).to(v), self.key_norm(k).to(v)
+
+
+def _scale_to_weight(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *rest: object) -> None:
+    for name in ("query_norm", "key_norm"):
+        if f"{prefix}{name}.scale" in state_dict:
+            state_dict[f"{prefix}{name}.weight"] = state_dict.pop(f"{prefix}{name}.scale")
+
+
+class SelfAttention(nn.Module):
+    """The projections of one stream's half of joint attention."""
+
+    def __init__(self, dim: int, heads: int, qkv_bias: bool, operations: Any, **factory: Any):
+        super().__init__()
+        self.heads = heads
+        self.qkv = operations.Linear(dim, 3 * dim, bias=qkv_bias, **factory)
+        self.norm = QKNorm(dim // heads, operations, **factory)
+        self.proj = operations.Linear(dim, dim, bias=True, **factory)
+
+    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = split_heads(self.qkv(x), self.heads)
+        return *self.norm(q, k, v), v
+
+
+def mlp(dim: int, hidden: int, operations: Any, **factory: Any) -> nn.Sequential:
+    """Linear, tanh GELU, linear; numbered 0 and 2 in the released files."""
+    return nn.Sequential(
+        operations.Linear(dim, hidden, bias=True, **factory),
+        nn.GELU(approximate="tanh"),
+        operations.Linear(hidden, dim, bias=True, **factory),
+    )
+
+
+def layer_norm(dim: int, operations: Any, **factory: Any) -> nn.Module:
+    return operations.LayerNorm(dim, elementwise_affine=False, eps=EPS, **factory)
+
+
+class DoubleStreamBlock(nn.Module):
+    """Image and text each with weights of their own, meeting only in attention."""
+
+    def __init__(self, dim: int, heads: int, mlp_ratio: float, qkv_bias: bool, operations: Any, **factory: Any):
+        super().__init__()
+        for stream in ("img", "txt"):
+            self.add_module(f"{stream}_mod", ModulationLayer(dim, 2, operations, **factory))
+            self.add_module(f"{stream}_norm1", layer_norm(dim, operations, **factory))
+            self.add_module(f"{stream}_attn", SelfAttention(dim, heads, qkv_bias, operations, **factory))
+            self.add_module(f"{stream}_norm2", layer_norm(dim, operations, **factory))
+            self.add_module(f"{stream}_mlp", mlp(dim, int(dim * mlp_ratio), operations, **factory))
+
+    def forward(
+        self, img: Tensor, txt: Tensor, vec: Tensor, pe: Tensor, mask: Tensor | None = None, hooks: Hooks = Hooks()
+    ) -> tuple[Tensor, Tensor]:
+        """img and txt `(b, tokens, hidden)`, vec `(b, hidden)`; returns (img, txt)."""
+        img_attention, img_mlp = self.img_mod(vec)
+        txt_attention, txt_mlp = self.txt_mod(vec)
+
+        of_img = self.img_attn.queries_keys_values(img_attention.modulate(self.img_norm1(img)))
+        of_txt = self.txt_attn.queries_keys_values(txt_attention.modulate(self.txt_norm1(txt)))
+        q, k, v = (torch.cat(both, dim=2) for both in zip(of_txt, of_img, strict=True))
+        attended = hooks.attention(q, k, v, pe, mask, txt.shape[1])
+        txt_attended, img_attended = attended.tensor_split([txt.shape[1]], dim=1)
+
+        img = img + img_attention.gate * self.img_attn.proj(img_attended)
+        img = img + img_mlp.gate * self.img_mlp(img_mlp.modulate(self.img_norm2(img)))
+        txt = txt + txt_attention.gate * self.txt_attn.proj(txt_attended)
+        txt = txt + txt_mlp.gate * self.txt_mlp(txt_mlp.modulate(self.txt_norm2(txt)))
+        return img, finite_in_half(txt)
+
+
+class SingleStreamBlock(nn.Module):
+    """Text and image as one sequence, attention and MLP side by side (arXiv 2302.05442)."""
+
+    def __init__(self, dim: int, heads: int, mlp_ratio: float, operations: Any, **factory: Any):
+        super().__init__()
+        self.heads = heads
+        self.widths = [3 * dim, int(dim * mlp_ratio)]
+        self.modulation = ModulationLayer(dim, 1, operations, **factory)
+        self.pre_norm = layer_norm(dim, operations, **factory)
+        self.linear1 = operations.Linear(dim, sum(self.widths), bias=True, **factory)
+        self.norm = QKNorm(dim // heads, operations, **factory)
+        self.mlp_act = nn.GELU(approximate="tanh")
+        self.linear2 = operations.Linear(dim + self.widths[1], dim, bias=True, **factory)
+
+    def forward(
+        self,
+        x: Tensor,
+        text_tokens: int,
+        vec: Tensor,
+        pe: Tensor,
+        mask: Tensor | None = None,
+        hooks: Hooks = Hooks(),
+    ) -> Tensor:
+        """x `(b, text_tokens + image tokens, hidden)`, vec `(b, hidden)`; returns the like of x."""
+        (modulation,) = self.modulation(vec)
+        qkv, hidden = self.linear1(modulation.modulate(self.pre_norm(x))).split(self.widths, dim=-1)
+        q, k, v = split_heads(qkv, self.heads)
+        attended = hooks.attention(*self.norm(q, k, v), v, pe, mask, text_tokens)
+        out = self.linear2(torch.cat([attended, self.mlp_act(hidden)], dim=-1))
+        return finite_in_half(x + modulation.gate * out)
+
+
+class LastLayer(nn.Module):
+    """Modulated norm and the way back to packed latents."""
+
+    def __init__(self, dim: int, out_channels: int, operations: Any, **factory: Any):
+        super().__init__()
+        self.norm_final = layer_norm(dim, operations, **factory)
+        self.linear = operations.Linear(dim, out_channels, bias=True, **factory)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), operations.Linear(dim, 2 * dim, bias=True, **factory))
+
+    def forward(self, x: Tensor, vec: Tensor) -> Tensor:
+        shift, scale = self.adaLN_modulation(vec)[:, None, :].chunk(2, dim=-1)
+        return self.linear(torch.addcmul(shift, self.norm_final(x), 1 + scale))

@@ -1,0 +1,13 @@
+"""The nodes; each module lists its own in NODES."""
+
+from . import decode, fill, kontext, latent, loaders, sampling, text
+
+NODES = [
+    *loaders.NODES,
+    *text.NODES,
+    *latent.NODES,
+    *fill.NODES,
+    *kontext.NODES,
+    *sampling.NODES,
+    *decode.NODES,
+]

@@ -1,0 +1,24 @@
+"""The one bridge to ComfyUI's internals; nodes reach them through here alone."""
+
+from .loading import load_model, load_text_encoders, load_vae
+from .sampling import empty_fixed, euler_sampler, noise_for, sample, variant_of
+from .text import tokenize
+from .ui import said
+from .values import NEEDS_CHANNELS, cut_to_true_size, true_size, with_values
+
+__all__ = [
+    "NEEDS_CHANNELS",
+    "cut_to_true_size",
+    "empty_fixed",
+    "euler_sampler",
+    "load_model",
+    "load_text_encoders",
+    "load_vae",
+    "noise_for",
+    "said",
+    "sample",
+    "tokenize",
+    "true_size",
+    "variant_of",
+    "with_values",
+]

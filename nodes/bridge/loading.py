@@ -1,0 +1,153 @@
+"""Checked files to MODEL, CLIP and VAE, by ComfyUI's own rules for devices, dtypes and memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.model_base
+import comfy.model_detection
+import comfy.model_management
+import comfy.model_patcher
+import comfy.sd
+import comfy.utils
+import folder_paths
+import torch
+from torch import Tensor
+
+from ...flux_core import checkpoint
+from ...flux_core.variants import VARIANTS, FluxParams, count_blocks
+from .transformer import Flux1Model
+
+
+def load_model(path: str, dtype: torch.dtype | None = None, variant: str = "auto", disable_dynamic: bool = False):
+    """A MODEL (ModelPatcher) of the transformer at `path`, any layout and fp8 kind that `checkpoint` knows.
+
+    `dtype` None keeps the file's own. The file has been checked before (`checkpoint`).
+    """
+    found = checkpoint.identify(checkpoint.read_header(path))
+    weights, metadata = comfy.utils.load_torch_file(path, return_metadata=True)
+    weights = checkpoint.to_bfl(weights, metadata, found.file)
+    weights, metadata = comfy.utils.convert_old_quants(weights, "", metadata=metadata)
+
+    config = comfy.model_detection.model_config_from_unet(weights, "", metadata=metadata)
+    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    params = FluxParams.from_shapes(shapes, metadata)
+    config.unet_config.update(axes_dim=list(params.axes_dim), num_heads=params.num_heads, mlp_ratio=params.mlp_ratio)
+    _choose_dtypes(config, weights, dtype)
+
+    name = found.variant if variant == "auto" else variant
+    kind = comfy.model_base.ModelType.FLUX if VARIANTS[name].shifted else comfy.model_base.ModelType.FLOW
+    model = Flux1Model(config, kind, VARIANTS[name])
+    offload = comfy.model_management.unet_offload_device()
+    patcher_class = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
+    patcher = patcher_class(model, load_device=comfy.model_management.get_torch_device(), offload_device=offload)
+    if not comfy.model_management.is_device_cpu(offload):
+        model.to(offload)
+    model.load_model_weights(weights, "", assign=patcher.is_dynamic())
+    patcher.cached_patcher_init = (load_model, (path, dtype, variant))
+    return patcher
+
+
+def _choose_dtypes(config: Any, weights: dict[str, Tensor], dtype: torch.dtype | None) -> None:
+    """Storage and compute dtype, by ComfyUI's own rules for this device and these weights."""
+    manage, supported, quantized = comfy.model_management, config.supported_inference_dtypes, config.quant_config
+    stored = dtype or manage.unet_dtype(
+        model_params=comfy.utils.calculate_parameters(weights),
+        supported_dtypes=list(supported),
+        weight_dtype=None if quantized else comfy.utils.weight_dtype(weights),
+    )
+    device = manage.get_torch_device()
+    compute = manage.unet_manual_cast(None if quantized else stored, device, supported)
+    config.set_inference_dtype(stored, compute, device=device)
+
+
+def load_text_encoders(t5_path: str, clip_path: str, disable_dynamic: bool = False) -> comfy.sd.CLIP:
+    """ComfyUI's CLIP for FLUX.1; widths and depths are those of the files."""
+    loaded = [comfy.utils.load_torch_file(path, safe_load=True, return_metadata=True) for path in (t5_path, clip_path)]
+    t5, clip_l = (comfy.utils.convert_old_quants(sd, "", metadata=metadata)[0] for sd, metadata in loaded)
+    clip = comfy.sd.load_text_encoder_state_dicts(
+        [t5, clip_l],
+        embedding_directory=folder_paths.get_folder_paths("embeddings"),
+        clip_type=comfy.sd.CLIPType.FLUX,
+        model_options={"t5xxl_model_config": t5_config(t5), "model_config": clip_config(clip_l)},
+        disable_dynamic=disable_dynamic,
+    )
+    clip.patcher.cached_patcher_init = (_text_encoder_patcher, (t5_path, clip_path))
+    return clip
+
+
+def _text_encoder_patcher(t5_path: str, clip_path: str, disable_dynamic: bool = False):
+    return load_text_encoders(t5_path, clip_path, disable_dynamic).patcher
+
+
+def load_vae(path: str, disable_dynamic: bool = False) -> comfy.sd.VAE:
+    """ComfyUI's VAE; sizes other than the released ones come from the file's shapes and metadata."""
+    weights, metadata = comfy.utils.load_torch_file(path, return_metadata=True)
+    config = vae_config(weights)
+    if config is None:
+        vae = comfy.sd.VAE(sd=weights, metadata=metadata)
+    else:
+        vae = comfy.sd.VAE(sd={**weights, **_identity_convolutions(config)}, config={"params": config})
+        vae.latent_channels = config["ddconfig"]["z_channels"]
+    for module in vae.first_stage_model.modules():
+        if isinstance(module, torch.nn.GroupNorm) and "flux1.norm_groups" in (metadata or {}):
+            module.num_groups = int(metadata["flux1.norm_groups"])
+    vae.patcher.cached_patcher_init = (_vae_patcher, (path,))
+    return vae
+
+
+def _vae_patcher(path: str, disable_dynamic: bool = False):
+    return load_vae(path).patcher
+
+
+def t5_config(weights: dict[str, Tensor]) -> dict[str, int]:
+    """The T5 encoder's sizes as ComfyUI's config names them."""
+    first = "encoder.block.0.layer."
+    heads = weights[first + "0.SelfAttention.relative_attention_bias.weight"].shape[1]
+    inner, width = weights[first + "0.SelfAttention.q.weight"].shape
+    vocabulary = weights["shared.weight"].shape[0]
+    return {
+        "d_model": width,
+        "d_kv": inner // heads,
+        "num_heads": heads,
+        "d_ff": weights[first + "1.DenseReluDense.wi_0.weight"].shape[0],
+        "num_layers": count_blocks(weights, "encoder.block"),
+        "vocab_size": vocabulary,
+    }
+
+
+def clip_config(weights: dict[str, Tensor]) -> dict[str, int]:
+    """CLIP-L's sizes as ComfyUI's config names them; a head is 64 wide in every CLIP text model."""
+    width = weights["text_model.final_layer_norm.weight"].shape[0]
+    return {
+        "hidden_size": width,
+        "num_attention_heads": width // 64,
+        "intermediate_size": weights["text_model.encoder.layers.0.mlp.fc1.weight"].shape[0],
+        "num_hidden_layers": count_blocks(weights, "text_model.encoder.layers"),
+    }
+
+
+def vae_config(weights: dict[str, Tensor]) -> dict[str, Any] | None:
+    """ComfyUI's config of an autoencoder whose sizes are not the released ones; None for those, which it knows."""
+    width, channels = weights["encoder.conv_in.weight"].shape[0], weights["decoder.conv_in.weight"].shape[1]
+    levels = range(count_blocks(weights, "encoder.down"))
+    widths = [weights[f"encoder.down.{level}.block.0.conv2.weight"].shape[0] for level in levels]
+    blocks = count_blocks(weights, "encoder.down.0.block")
+    if widths == [128, 256, 512, 512] and blocks == 2:
+        return None
+    ddconfig = {
+        "double_z": True, "z_channels": channels, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": width,
+        "ch_mult": [level // width for level in widths], "num_res_blocks": blocks, "attn_resolutions": [],
+        "dropout": 0.0,
+    }  # fmt: skip
+    return {"ddconfig": ddconfig, "embed_dim": channels}
+
+
+def _identity_convolutions(config: dict[str, Any]) -> dict[str, Tensor]:
+    """The 1x1 convolutions that ComfyUI's configurable autoencoder has and FLUX.1's does not."""
+    channels = config["embed_dim"]
+    return {
+        f"{name}.{part}": torch.eye(width)[..., None, None] if part == "weight" else torch.zeros(width)
+        for name, width in (("quant_conv", 2 * channels), ("post_quant_conv", channels))
+        for part in ("weight", "bias")
+    }

@@ -1,0 +1,133 @@
+"""Sampling through ComfyUI's guider and sampler classes, so that no hook, preview, interrupt or mask is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import comfy.model_management
+import comfy.sample
+import comfy.samplers
+import comfy.utils
+import latent_preview
+from torch import Tensor
+
+from ...flux_core import packing, sampling
+from ...flux_core.errors import Flux1Error
+from ...flux_core.variants import VARIANTS, Variant, variants_like
+from .transformer import LATENT_CHANNELS, Flux1Model, params_of
+
+
+def euler_sampler() -> comfy.samplers.KSAMPLER:
+    """Euler on packed latents as ComfyUI's SAMPLER."""
+    return comfy.samplers.KSAMPLER(_packed_euler)
+
+
+def _packed_euler(
+    model: Callable[..., Tensor],
+    x: Tensor,
+    sigmas: Tensor,
+    extra_args: dict[str, Any] | None = None,
+    callback: Callable[[dict[str, Any]], None] | None = None,
+    disable: bool | None = None,
+) -> Tensor:
+    """`flux_core.sampling.euler` with ComfyUI's signature: `model` gives the clean latent, `(b, 16, h, w)`."""
+    height, width = x.shape[-2:]
+    current: dict[str, Tensor] = {}
+
+    def velocity(tokens: Tensor, sigma: Tensor) -> Tensor:
+        latent = packing.unpack(tokens, height, width)
+        clean = model(latent, sigma * latent.new_ones(len(latent)), **(extra_args or {}))
+        current.update(x=latent, sigma=sigma, sigma_hat=sigma, denoised=clean)
+        return packing.pack((latent - clean) / sigma)
+
+    def on_step(step: int, clean: Tensor) -> None:
+        if callback is not None:
+            callback({"i": step, **current})
+
+    return packing.unpack(sampling.euler(velocity, packing.pack(x), sigmas, on_step), height, width)
+
+
+def variant_of(model: Any) -> Variant:
+    """Which FLUX.1 a MODEL is: as loaded by us, else as far as its sizes tell (dev for its twins).
+
+    Raises Flux1Error when it is no FLUX.1.
+    """
+    if isinstance(model.model, Flux1Model):
+        return model.model.variant
+    config = model.model.model_config.unet_config
+    if config.get("image_model") != "flux":
+        raise Flux1Error(
+            "The model is not FLUX.1",
+            expected="a FLUX.1 diffusion model",
+            found=type(model.model).__name__,
+            fix="load a FLUX.1 file with Flux1LoadModel",
+        )
+    candidates = variants_like(params_of(config))
+    return VARIANTS["dev" if "dev" in candidates else candidates[0]]
+
+
+def empty_fixed(model: Any, latent: dict[str, Any]) -> dict[str, Any]:
+    """The latent with FLUX.1's 16 channels: an empty one is widened, a full one of another model is refused."""
+    samples = comfy.sample.fix_empty_latent_channels(
+        model, latent["samples"], latent.get("downscale_ratio_spacial"), latent.get("downscale_ratio_temporal")
+    )
+    if samples.shape[1] != LATENT_CHANNELS:
+        raise Flux1Error(
+            "The latent is not FLUX.1's",
+            expected=f"{LATENT_CHANNELS} channels",
+            found=f"{samples.shape[1]} channels",
+            fix="encode the picture with FLUX.1's ae.safetensors (Flux1LoadVAE), or start from Flux1EmptyLatent",
+        )
+    return {**latent, "samples": samples}
+
+
+def noise_for(latent: dict[str, Any], seed: int, kind: str) -> Tensor:
+    """Noise of the latent's shape: ComfyUI's own, or (`kind` "bfl") what Black Forest Labs' code draws."""
+    samples = latent["samples"]
+    if kind == "bfl":
+        return sampling.bfl_noise(len(samples), *samples.shape[-2:], seed).to(samples.dtype)
+    return comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
+
+
+def sample(
+    model: Any,
+    positive: list,
+    negative: list | None,
+    cfg: float,
+    latent: dict[str, Any],
+    noise: Tensor,
+    sigmas: Tensor,
+    seed: int,
+) -> dict[str, Any]:
+    """Run Euler over `sigmas` under ComfyUI's guider; returns the latent with its samples replaced.
+
+    Without a `negative` there is no true CFG. A schedule of fewer than two levels has no step: the latent comes back as
+    it is. Progress bar, previews, interruption, noise mask, hooks and wrappers are ComfyUI's.
+
+    Raises Flux1Error when the result has NaN or infinite values.
+    """
+    if len(sigmas) < 2:
+        return latent
+    guider = comfy.samplers.CFGGuider(model)
+    guider.inner_set_conds({"positive": positive} if negative is None else {"positive": positive, "negative": negative})
+    guider.set_cfg(cfg)
+    samples = guider.sample(
+        noise,
+        latent["samples"],
+        euler_sampler(),
+        sigmas,
+        denoise_mask=latent.get("noise_mask"),
+        callback=latent_preview.prepare_callback(model, len(sigmas) - 1),
+        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+        seed=seed,
+    )
+    if not samples.isfinite().all():
+        raise Flux1Error(
+            "The sampler's result has NaN or infinite values (non-finite)",
+            expected="finite latents",
+            found=f"{(~samples.isfinite()).sum()} non-finite values of {samples.numel()}",
+            fix="the model file may be damaged, or its weight_dtype unfit: reload it with weight_dtype default",
+        )
+    out = {key: value for key, value in latent.items() if not key.startswith("downscale_ratio")}
+    return {**out, "samples": samples.to(comfy.model_management.intermediate_device())}

@@ -1,0 +1,74 @@
+"""Editing with FLUX.1 Kontext: reference pictures beside the one that is painted."""
+
+from __future__ import annotations
+
+from inspect import getdoc
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..flux_core import image as pictures
+from ..flux_core import packing
+from . import bridge
+
+
+class Flux1KontextReference(io.ComfyNode):
+    """Gives FLUX.1 Kontext one or more reference pictures, each at its own size and aspect ratio. The first one also
+    sets the size of the result. To edit a result further without decoding it, pass its LATENT through ReferenceLatent.
+    """
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="Flux1KontextReference",
+            display_name="FLUX.1 Kontext Reference",
+            category="FLUX.1/conditioning",
+            description=getdoc(cls),
+            search_aliases=["flux", "kontext", "reference latent", "edit", "image to image", "kontext image scale"],
+            inputs=[
+                io.Conditioning.Input("conditioning", tooltip="The encoded instruction."),
+                io.Vae.Input("vae", tooltip="FLUX.1's autoencoder."),
+                io.Autogrow.Input(
+                    "images",
+                    template=io.Autogrow.TemplatePrefix(io.Image.Input("image"), prefix="image", min=1, max=8),
+                    tooltip="Reference pictures; the first one is the picture to edit.",
+                ),
+                io.Combo.Input(
+                    "sizing",
+                    options=list(pictures.SIZINGS),
+                    default="stretch",
+                    tooltip="stretch, crop or pad to the nearest of the sizes Kontext was trained on (about one "
+                    "megapixel), or keep the picture's own size, rounded to 16.",
+                ),
+                io.Combo.Input(
+                    "placement",
+                    options=list(packing.PLACEMENTS),
+                    default="offset",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Where several references stand: offset, as Kontext was trained, side by side; index, each "
+                    "one an image of its own; uxo, diagonally beyond the picture (UNO, USO).",
+                ),
+            ],
+            outputs=[
+                io.Conditioning.Output(tooltip="The instruction with its references."),
+                io.Latent.Output(tooltip="The first reference, encoded: for the sampler."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls, conditioning: list, vae: Any, images: dict[str, Any], sizing: str, placement: str = "offset"
+    ) -> io.NodeOutput:
+        sized = [pictures.SIZINGS[sizing](pictures.rgb(image)) for image in images.values() if image is not None]
+        latents = [vae.encode(picture.image) for picture in sized]
+        conditioning = bridge.with_values(conditioning, {"reference_latents": latents}, append=True)
+        conditioning = bridge.with_values(conditioning, {"reference_latents_method": placement})
+        counts = [packing.token_count(*latent.shape[-2:]) for latent in latents]
+        report = f"{len(counts)} reference(s), {' + '.join(map(str, counts))} tokens"
+        latent = {"samples": latents[0], **bridge.true_size(sized[0].size)}
+        return io.NodeOutput(conditioning, latent, ui=bridge.said(cls, report))
+
+
+NODES = [Flux1KontextReference]
