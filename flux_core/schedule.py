@@ -11,6 +11,9 @@ from torch import Tensor
 
 ShiftKind = Literal["exponential", "linear"]
 
+STRONGEST = 1e7
+"""Beyond this factor float32 can't tell the noise levels from 1: the picture would stay noise, or turn black."""
+
 
 def shift_for(
     tokens: int, base: float = 0.5, maximum: float = 1.15, base_tokens: int = 256, max_tokens: int = 4096
@@ -28,8 +31,11 @@ def time_shift(t: Tensor, mu: float, kind: ShiftKind = "exponential") -> Tensor:
     exponential: e^mu / (e^mu + (1/t - 1)); linear: mu / (mu + (1/t - 1)). Both as diffusers'
     FlowMatchEulerDiscreteScheduler has them.
     """
-    shift = math.exp(mu) if kind == "exponential" else mu
-    return static_shift(t, shift)
+    return static_shift(t, _factor(mu, kind))
+
+
+def _factor(mu: float, kind: ShiftKind) -> float:
+    return math.exp(min(mu, 700)) if kind == "exponential" else mu  # 700: about the last that float64 can hold
 
 
 def static_shift(t: Tensor, shift: float) -> Tensor:
@@ -61,10 +67,11 @@ def sigmas(
 
     Raises ValueError when steps is below 1, or a level or a shift is out of range.
     """
-    t = _levels(steps, custom)
-    if shift <= 0 or (mu is not None and kind == "linear" and mu <= 0) or not math.isfinite(math.exp(mu or 0)):
-        raise ValueError(f"shift must be above 0 and finite: shift {shift}, mu {mu}, {kind}")
-    t = static_shift(t, shift) if mu is None else time_shift(t, mu, kind)
+    levels = _levels(steps, custom)
+    factor = shift if mu is None else _factor(mu, kind)
+    if not 0 < factor < STRONGEST:
+        raise ValueError(f"the shift must be a factor above 0 and below {STRONGEST:g}, not {factor:g}")
+    t = static_shift(levels, factor)
     if terminal is not None:
         t = stretch_to(t, terminal)
     return torch.cat([1 - t, t.new_ones(1)] if inverted else [t, t.new_zeros(1)]).float()

@@ -17,6 +17,12 @@ from .looks import without_prefix
 from .sizes import refuse_tensor
 
 LATENT_CHANNELS = 16  # of FLUX.1's VAE
+FIRST_ONLY = "relative_attention_bias.weight"  # only the first of T5's blocks has it
+OUTER_TENSORS = {  # what a text encoder needs outside its blocks, beside the embeddings that its sizes are read from
+    "t5": ("encoder.final_layer_norm.weight",),
+    "clip_l": ("text_model.final_layer_norm.weight", "text_model.final_layer_norm.bias"),
+}
+EMBEDDING = re.compile(r"(^|\.)(shared|embed_tokens|token_embedding|position_embedding)$")
 PACKED_DTYPES = ("U8", "I8")  # two 4-bit weights to the byte: half the columns
 
 LOADERS = {
@@ -90,8 +96,8 @@ def check_tensors(checkpoint: Checkpoint) -> None:
     """
     if checkpoint.params:
         _check_transformer(checkpoint)
-    elif checkpoint.text:
-        _check_blocks(checkpoint)
+    elif checkpoint.kind in OUTER_TENSORS:
+        _check_text_encoder(checkpoint)
     _check_scales(checkpoint)
 
 
@@ -129,8 +135,11 @@ def _check_shape(checkpoint: Checkpoint, names: list[str], shape: list[int]) -> 
         refuse_tensor(checkpoint.header, name, str(shape))
 
 
-def _check_blocks(checkpoint: Checkpoint) -> None:
+def _check_text_encoder(checkpoint: Checkpoint) -> None:
     """The blocks of a text encoder are alike: what most of them have, each has, in the shape that most have."""
+    for name in OUTER_TENSORS[checkpoint.kind]:
+        if checkpoint.prefix + name not in checkpoint.header.tensors and not _has_openai_names(checkpoint):
+            refuse_tensor(checkpoint.header, checkpoint.prefix + name, f"[{checkpoint.text.width}]")
     blocks: dict[tuple[str, str], dict[str, tuple[int, ...]]] = {}
     for name, info in checkpoint.header.tensors.items():
         if found := re.fullmatch(r"(.*?\.(?:block|layers|resblocks))\.([0-9]{1,4})\.(.*)", name):
@@ -139,32 +148,35 @@ def _check_blocks(checkpoint: Checkpoint) -> None:
     for (stack, rest), shapes in blocks.items():
         usual, votes = Counter(shapes.values()).most_common(1)[0]
         numbers = range(checkpoint.text.layers)
-        if votes * 2 <= len(numbers) or "vision_model" in stack:  # of T5's blocks, only the first has a position bias
+        if votes * 2 < len(numbers) or "vision_model" in stack or rest.endswith(FIRST_ONLY):
             continue
         for number in map(str, numbers):
             if shapes.get(number) != usual:
                 refuse_tensor(checkpoint.header, f"{stack}.{number}.{rest}", str(list(usual)))
 
 
+def _has_openai_names(checkpoint: Checkpoint) -> bool:
+    return any(name.startswith("transformer.resblocks.") for name in checkpoint.header.tensors)
+
+
 def _check_scales(checkpoint: Checkpoint) -> None:
-    """In a scaled file each fp8 matrix has its scale, as has each layer that a marker names; embeddings need none."""
-    if checkpoint.fp8 in (None, "a"):
-        return
-    names = checkpoint.header.tensors
+    if checkpoint.fp8 not in (None, "a"):
+        for layer in _layers_without_scale(checkpoint):
+            _refuse_scale(checkpoint, layer)
+
+
+def _layers_without_scale(checkpoint: Checkpoint) -> Iterator[str]:
+    """In a scaled file each fp8 matrix needs a scale, as does each layer that a marker names; embeddings do not."""
+    names = {name: info for name, info in checkpoint.header.tensors.items() if name.startswith(checkpoint.prefix)}
     described = marked_layers(checkpoint.header.metadata, checkpoint.file)
     for name, info in names.items():
-        layer = name.removesuffix(".weight")
-        scaled = layer + ".weight_scale" in names or layer + ".scale_weight" in names
-        is_matrix = name.startswith(checkpoint.prefix) and name.endswith(".weight") and len(info.shape) == 2
-        if is_matrix and info.dtype in FP8_DTYPES and not scaled and not re.search(r"embed|shared", layer):
-            _refuse_scale(checkpoint, layer)
-        marker = name.endswith(".comfy_quant") and name.removesuffix(".comfy_quant")
-        if marker and marker + ".weight_scale" not in names:
-            _refuse_scale(checkpoint, marker)
-    present = {without_prefix(name) for name in names}
-    for layer in described:
-        if layer + ".weight" in present and layer + ".weight_scale" not in present:
-            _refuse_scale(checkpoint, layer)
+        layer, _, ending = name.rpartition(".")
+        is_fp8 = info.dtype in FP8_DTYPES and len(info.shape) == 2 and not EMBEDDING.search(layer)
+        if ending == "weight" and (is_fp8 or without_prefix(layer) in described):
+            if not {f"{layer}.weight_scale", f"{layer}.scale_weight"} & names.keys():
+                yield layer
+        elif ending == "comfy_quant" and f"{layer}.weight_scale" not in names:
+            yield layer
 
 
 def _refuse_scale(checkpoint: Checkpoint, layer: str) -> NoReturn:

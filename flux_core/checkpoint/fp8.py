@@ -122,10 +122,11 @@ def _with_new_names(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _multiplied(layer: str, weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
     """weight * scale, rounded once; (rows, columns) times one number, or one number a row."""
-    if scale.numel() not in (1, weight.shape[0]) or weight.dtype == torch.uint8:
+    per_row = tuple(scale.shape) in ((len(weight),), (len(weight), 1))
+    if not (per_row or scale.numel() == 1) or weight.dtype == torch.uint8:
         raise Flux1Error(
             f"The scale of {quoted(layer)} doesn't fit its weight",
-            expected=f"one number, or one for each of {weight.shape[0]} rows",
+            expected=f"one number, or one for each of {len(weight)} rows",
             found=f"shape {list(scale.shape)} beside {weight.dtype} {list(weight.shape)}",
             fix="get the model in bf16 or fp8",
         )

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ...flux_core import checkpoint
-from ...flux_core.variants import VARIANTS, FluxParams, count_blocks
+from ...flux_core.variants import VARIANTS, count_blocks
 from .transformer import Flux1Model
 
 
@@ -27,11 +27,9 @@ def load_model(path: str, dtype: torch.dtype | None = None, variant: str = "auto
     found = checkpoint.identify(checkpoint.read_header(path))
     weights, metadata = comfy.utils.load_torch_file(path, return_metadata=True)
     weights = checkpoint.to_bfl(weights, metadata, found.file)
-    weights, metadata = comfy.utils.convert_old_quants(weights, "", metadata=metadata)
 
-    config = comfy.model_detection.model_config_from_unet(weights, "", metadata=metadata)
-    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    params = FluxParams.from_shapes(shapes, metadata)
+    config = comfy.model_detection.model_config_from_unet(weights, "")
+    params = found.params
     config.unet_config.update(axes_dim=list(params.axes_dim), num_heads=params.num_heads, mlp_ratio=params.mlp_ratio)
     _choose_dtypes(config, weights, dtype)
 

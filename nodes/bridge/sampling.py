@@ -11,6 +11,7 @@ import comfy.samplers
 import comfy.utils
 import latent_preview
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from ...flux_core import packing, sampling
 from ...flux_core.errors import Flux1Error
@@ -34,6 +35,7 @@ def _packed_euler(
     """`flux_core.sampling.euler` with ComfyUI's signature: `model` gives the clean latent, `(b, 16, h, w)`."""
     height, width = x.shape[-2:]
     current: dict[str, Tensor] = {}
+    bar = tqdm(total=len(sigmas) - 1, disable=disable)
 
     def velocity(tokens: Tensor, sigma: Tensor) -> Tensor:
         latent = packing.unpack(tokens, height, width)
@@ -42,10 +44,12 @@ def _packed_euler(
         return packing.pack((latent - clean) / sigma)
 
     def on_step(step: int, clean: Tensor) -> None:
+        bar.update()
         if callback is not None:
             callback({"i": step, **current})
 
-    return packing.unpack(sampling.euler(velocity, packing.pack(x), sigmas, on_step), height, width)
+    with bar:
+        return packing.unpack(sampling.euler(velocity, packing.pack(x), sigmas, on_step), height, width)
 
 
 def variant_of(model: Any) -> Variant:

@@ -1,0 +1,23 @@
+"""The graph editor for the browser tests."""
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser
+
+from tests.browser.editor import Editor, open_browser, open_editor
+from workflows.client import Client
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium without a window."""
+    with open_browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+def editor(browser: Browser, server: Client) -> Iterator[Editor]:
+    """The running server's graph editor, freshly opened."""
+    with open_editor(browser, server.address) as editor:
+        yield editor

@@ -1,0 +1,79 @@
+"""What the tests share: ComfyUI in this process, the pack as ComfyUI loads it, tiny models, and a running server."""
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from workflows.client import Client
+    from workflows.server import Server
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Last on the path: `import flux_core` works, and `import nodes` stays ComfyUI's own.
+sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != ROOT] + [str(ROOT)]
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A models folder with the tiny random family under the released files' names."""
+    from painter.family import write_random_family
+
+    folder = tmp_path_factory.mktemp("models")
+    write_random_family(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkout() -> Path:
+    """ComfyUI's source folder."""
+    from workflows.comfyui import find_comfyui
+
+    return find_comfyui()
+
+
+@pytest.fixture(scope="session")
+def comfyui(checkout: Path, models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ComfyUI importable in this process, on the CPU, listing the tiny models; returns its folder."""
+    import torch
+
+    sys.path.insert(0, str(checkout))
+    from comfy.cli_args import args
+
+    args.cpu = True
+    args.base_directory = str(tmp_path_factory.mktemp("comfyui"))  # input, output and user folders
+    args.models_directory = str(models)
+    torch.set_num_threads(1)  # tiny tensors lose time on more
+    return checkout
+
+
+@pytest.fixture(scope="session")
+def pack(comfyui: Path) -> ModuleType:
+    """The pack as ComfyUI loads it, under the name `flux1`: a test can then say `from flux1.nodes import ...`."""
+    spec = importlib.util.spec_from_file_location("flux1", ROOT / "__init__.py")
+    assert spec and spec.loader
+    module = sys.modules["flux1"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def running(checkout: Path, models: Path) -> "Iterator[Server]":
+    """A ComfyUI server with the pack and the tiny models: its process, folders and log."""
+    from workflows.server import quiet_editor, serve
+
+    with serve(models, comfyui=checkout, settings=quiet_editor() | {"Comfy.Locale": "en"}) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def server(running: "Server") -> "Client":
+    """A client of the running server."""
+    from workflows.client import Client
+
+    return Client(running.address)

@@ -1,0 +1,54 @@
+"""Packing and positions: round trips, and equality with diffusers."""
+
+import pytest
+import torch
+
+from flux_core import packing
+
+
+@pytest.mark.parametrize("size", [(2, 2), (8, 6), (7, 6), (8, 5), (9, 13)])
+def test_unpack_undoes_pack(size):
+    latent = torch.randn(2, 16, *size)
+    tokens = packing.pack(latent)
+    assert tokens.shape == (2, packing.token_count(*size), 64)
+    assert torch.equal(packing.unpack(tokens, *size), latent)
+
+
+def test_pack_equals_diffusers():
+    from diffusers import FluxPipeline
+
+    latent = torch.randn(2, 16, 8, 6)
+    assert torch.equal(packing.pack(latent), FluxPipeline._pack_latents(latent, 2, 16, 8, 6))
+
+
+def test_positions_equal_diffusers():
+    from diffusers import FluxKontextPipeline
+
+    theirs = FluxKontextPipeline._prepare_latent_image_ids(1, 4, 3, "cpu", torch.float32)
+    assert torch.equal(packing.image_ids(4, 3), theirs)
+
+
+def test_odd_sizes_repeat_their_own_edge():
+    """Padded circularly, as a tile would be, the opposite edge would bleed in."""
+    latent = torch.arange(16.0 * 3 * 5).view(1, 16, 3, 5)
+    padded = packing.pad_to_patch(latent)
+    assert torch.equal(padded[:, :, 3, :5], latent[:, :, 2])
+    assert torch.equal(padded[:, :, :3, 5], latent[..., 4])
+
+
+def test_one_reference_is_image_one_at_the_origin():
+    (ids,) = packing.reference_ids([(4, 6)], (8, 8))
+    assert torch.equal(ids, packing.image_ids(2, 3, index=1))
+
+
+@pytest.mark.parametrize("placement", packing.PLACEMENTS)
+def test_no_two_tokens_share_a_position(placement):
+    sizes = [(4, 6), (6, 4), (8, 8)]
+    ids = [packing.image_ids(4, 4), *packing.reference_ids(sizes, (8, 8), placement)]
+    positions = torch.cat(ids).tolist()
+    assert len({tuple(position) for position in positions}) == len(positions)
+
+
+def test_unknown_placement_is_refused():
+    with pytest.raises(ValueError, match="offset, index, uxo"):
+        packing.reference_ids([(4, 4)], (8, 8), "beside")
