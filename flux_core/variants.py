@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 
@@ -27,43 +24,6 @@ class FluxParams:
     theta: int = 10_000
     qkv_bias: bool = True
     guidance_embed: bool = True
-
-    @classmethod
-    def from_shapes(cls, shapes: Mapping[str, Sequence[int]], metadata: Mapping[str, str] | None = None) -> FluxParams:
-        """Read every size from a released file's tensor shapes (BFL names).
-
-        The width of each RoPE axis can't be read from shapes: it is the released one scaled to the head's width,
-        unless the safetensors `metadata` says otherwise under `flux1.axes_dim` (a JSON list). `flux1.head_dim` and
-        `flux1.mlp_ratio` are honoured likewise.
-
-        Raises KeyError with the name of the first tensor that it needs and doesn't find.
-        """
-        metadata = metadata or {}
-        hidden_size, in_channels = shapes["img_in.weight"]
-        norm = "double_blocks.0.img_attn.norm.query_norm."
-        head_dim = int(metadata.get("flux1.head_dim") or (shapes.get(norm + "scale") or shapes[norm + "weight"])[0])
-        mlp_ratio = metadata.get("flux1.mlp_ratio") or shapes["double_blocks.0.img_mlp.0.weight"][0] / hidden_size
-        axes = metadata.get("flux1.axes_dim")
-        return cls(
-            in_channels=in_channels,
-            out_channels=shapes["final_layer.linear.weight"][0],
-            vec_in_dim=shapes["vector_in.in_layer.weight"][1],
-            context_in_dim=shapes["txt_in.weight"][1],
-            hidden_size=hidden_size,
-            mlp_ratio=float(mlp_ratio),
-            num_heads=hidden_size // head_dim,
-            depth=count_blocks(shapes, "double_blocks"),
-            depth_single_blocks=count_blocks(shapes, "single_blocks"),
-            axes_dim=tuple(json.loads(axes)) if axes else (head_dim // 8, head_dim * 7 // 16, head_dim * 7 // 16),
-            qkv_bias="double_blocks.0.img_attn.qkv.bias" in shapes,
-            guidance_embed="guidance_in.in_layer.weight" in shapes,
-        )
-
-
-def count_blocks(names: Mapping[str, object], stack: str) -> int:
-    """How many numbered blocks `stack` ("double_blocks") has among tensor `names`."""
-    indices = {int(match[1]) for name in names if (match := re.match(rf"{re.escape(stack)}\.(\d+)\.", name))}
-    return max(indices, default=-1) + 1
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import Any
 
 import comfy.model_base
@@ -15,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ...flux_core import checkpoint
-from ...flux_core.variants import VARIANTS, count_blocks
+from ...flux_core.variants import VARIANTS
 from .transformer import Flux1Model
 
 
@@ -61,13 +63,15 @@ def _choose_dtypes(config: Any, weights: dict[str, Tensor], dtype: torch.dtype |
 
 def load_text_encoders(t5_path: str, clip_path: str, disable_dynamic: bool = False) -> comfy.sd.CLIP:
     """ComfyUI's CLIP for FLUX.1; widths and depths are those of the files."""
-    loaded = [comfy.utils.load_torch_file(path, safe_load=True, return_metadata=True) for path in (t5_path, clip_path)]
+    paths = t5_path, clip_path
+    t5_sizes, clip_sizes = (checkpoint.identify(checkpoint.read_header(path)).text for path in paths)
+    loaded = [comfy.utils.load_torch_file(path, safe_load=True, return_metadata=True) for path in paths]
     t5, clip_l = (comfy.utils.convert_old_quants(sd, "", metadata=metadata)[0] for sd, metadata in loaded)
     clip = comfy.sd.load_text_encoder_state_dicts(
         [t5, clip_l],
         embedding_directory=folder_paths.get_folder_paths("embeddings"),
         clip_type=comfy.sd.CLIPType.FLUX,
-        model_options={"t5xxl_model_config": t5_config(t5), "model_config": clip_config(clip_l)},
+        model_options={"t5xxl_model_config": t5_config(t5_sizes), "model_config": clip_config(clip_sizes)},
         disable_dynamic=disable_dynamic,
     )
     clip.patcher.cached_patcher_init = (_text_encoder_patcher, (t5_path, clip_path))
@@ -98,39 +102,34 @@ def _vae_patcher(path: str, disable_dynamic: bool = False):
     return load_vae(path).patcher
 
 
-def t5_config(weights: dict[str, Tensor]) -> dict[str, int]:
+def t5_config(sizes: checkpoint.TextSizes) -> dict[str, int]:
     """The T5 encoder's sizes as ComfyUI's config names them."""
-    first = "encoder.block.0.layer."
-    heads = weights[first + "0.SelfAttention.relative_attention_bias.weight"].shape[1]
-    inner, width = weights[first + "0.SelfAttention.q.weight"].shape
-    vocabulary = weights["shared.weight"].shape[0]
     return {
-        "d_model": width,
-        "d_kv": inner // heads,
-        "num_heads": heads,
-        "d_ff": weights[first + "1.DenseReluDense.wi_0.weight"].shape[0],
-        "num_layers": count_blocks(weights, "encoder.block"),
-        "vocab_size": vocabulary,
+        "d_model": sizes.width,
+        "d_kv": sizes.inner // sizes.heads,
+        "num_heads": sizes.heads,
+        "d_ff": sizes.mlp,
+        "num_layers": sizes.layers,
+        "vocab_size": sizes.vocabulary,
     }
 
 
-def clip_config(weights: dict[str, Tensor]) -> dict[str, int]:
-    """CLIP-L's sizes as ComfyUI's config names them; a head is 64 wide in every CLIP text model."""
-    width = weights["text_model.final_layer_norm.weight"].shape[0]
+def clip_config(sizes: checkpoint.TextSizes) -> dict[str, int]:
+    """CLIP-L's sizes as ComfyUI's config names them."""
     return {
-        "hidden_size": width,
-        "num_attention_heads": width // 64,
-        "intermediate_size": weights["text_model.encoder.layers.0.mlp.fc1.weight"].shape[0],
-        "num_hidden_layers": count_blocks(weights, "text_model.encoder.layers"),
+        "hidden_size": sizes.width,
+        "num_attention_heads": sizes.heads,
+        "intermediate_size": sizes.mlp,
+        "num_hidden_layers": sizes.layers,
     }
 
 
 def vae_config(weights: dict[str, Tensor]) -> dict[str, Any] | None:
     """ComfyUI's config of an autoencoder whose sizes are not the released ones; None for those, which it knows."""
     width, channels = weights["encoder.conv_in.weight"].shape[0], weights["decoder.conv_in.weight"].shape[1]
-    levels = range(count_blocks(weights, "encoder.down"))
+    levels = range(_count(weights, "encoder.down"))
     widths = [weights[f"encoder.down.{level}.block.0.conv2.weight"].shape[0] for level in levels]
-    blocks = count_blocks(weights, "encoder.down.0.block")
+    blocks = _count(weights, "encoder.down.0.block")
     if widths == [128, 256, 512, 512] and blocks == 2:
         return None
     ddconfig = {
@@ -139,6 +138,11 @@ def vae_config(weights: dict[str, Tensor]) -> dict[str, Any] | None:
         "dropout": 0.0,
     }  # fmt: skip
     return {"ddconfig": ddconfig, "embed_dim": channels}
+
+
+def _count(names: Iterable[str], stack: str) -> int:
+    """How many numbered modules `stack` ("encoder.down") has among tensor names."""
+    return len({match[1] for name in names if (match := re.match(rf"{re.escape(stack)}\.(\d+)\.", name))})
 
 
 def _identity_convolutions(config: dict[str, Any]) -> dict[str, Tensor]:

@@ -176,7 +176,8 @@ def test_odd_sizes_do_not_see_the_opposite_edge():
 
 def test_hooks_see_every_block_and_may_replace_it():
     class Skipping(Hooks):
-        seen: list = []
+        def __init__(self):
+            self.seen = []
 
         def double_block(self, index, block, img, txt, vec, pe, mask):
             self.seen.append(("double", index))

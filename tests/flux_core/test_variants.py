@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import torch
 
+from flux_core.checkpoint import header_of, identify
 from flux_core.model import Transformer
 from flux_core.variants import DEV, VARIANTS, FluxParams, variants_like
 
@@ -13,15 +14,15 @@ def test_sizes_are_read_back_from_shapes():
         FluxParams(hidden_size=64, num_heads=2, axes_dim=(4, 14, 14), mlp_ratio=3.0, depth=2, depth_single_blocks=5)
     ]:
         with torch.device("meta"):
-            shapes = {name: tensor.shape for name, tensor in Transformer(params).state_dict().items()}
-        assert FluxParams.from_shapes(shapes) == params
+            weights = Transformer(params).state_dict()
+        assert identify(header_of(weights)).params == params
 
 
 def test_metadata_overrides_what_shapes_cannot_tell():
     with torch.device("meta"):
-        shapes = {name: tensor.shape for name, tensor in Transformer(DEV).state_dict().items()}
+        weights = Transformer(DEV).state_dict()
     metadata = {"flux1.axes_dim": "[32, 48, 48]", "flux1.mlp_ratio": "4"}
-    assert FluxParams.from_shapes(shapes, metadata).axes_dim == (32, 48, 48)
+    assert identify(header_of(weights, metadata)).params.axes_dim == (32, 48, 48)
 
 
 def test_shapes_single_out_schnell_fill_and_lite_and_leave_twins():
