@@ -115,3 +115,9 @@ def test_the_comfyui_group_is_what_comfyui_asks_for(checkout):
 
 def test_the_pack_asks_for_nothing_that_comfyui_does_not_bring():
     assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"] == []
+
+
+def test_the_code_is_clean():
+    for command in (["check"], ["format", "--check"]):
+        done = subprocess.run(["ruff", *command, str(ROOT)], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout

@@ -1,0 +1,248 @@
+"""Text, Fill and Kontext nodes: lengths, sizes, batches, and nothing changed that was given."""
+
+import pytest
+import torch
+
+
+@pytest.fixture(scope="module")
+def clip(pack):
+    from flux1.nodes.loaders import Flux1LoadTextEncoders
+
+    return Flux1LoadTextEncoders.execute("clip_l.safetensors", "t5xxl_fp16.safetensors")[0]
+
+
+@pytest.fixture(scope="module")
+def vae(pack):
+    from flux1.nodes.loaders import Flux1LoadVAE
+
+    return Flux1LoadVAE.execute("ae.safetensors")[0]
+
+
+def model(name: str):
+    from flux1.nodes.loaders import Flux1LoadModel
+
+    return Flux1LoadModel.execute(name, "default", "auto")[0]
+
+
+def encoded(clip, prompt: str, **settings) -> tuple[torch.Tensor, dict, str]:
+    from flux1.nodes.text import Flux1TextEncode
+
+    output = Flux1TextEncode.execute(clip, prompt, **{"guidance": 3.5, **settings})
+    states, values = output[0][0]
+    return states, values, output.ui.as_dict()["text"][0]
+
+
+def painted(file: str, conditioning: list, latent: dict, vae) -> torch.Tensor:
+    from flux1.nodes.decode import Flux1DecodeImage
+    from flux1.nodes.sampling import Flux1Sampler
+
+    sampled = Flux1Sampler.execute(model(file), conditioning, latent, seed=3, steps=2, strength=1.0)[0]
+    return Flux1DecodeImage.execute(sampled, vae)[0]
+
+
+@pytest.mark.parametrize(
+    ("file", "length", "guidance"),
+    [
+        ("flux1-dev.safetensors", 512, 3.5),
+        ("flux1-schnell.safetensors", 256, 0.0),
+        ("flux1-fill-dev.safetensors", 128, 30.0),
+        ("flux1-dev-kontext_fp8_scaled.safetensors", 512, 2.5),
+    ],
+)
+def test_the_model_brings_length_and_guidance(pack, clip, file, length, guidance):
+    states, values, _ = encoded(clip, "a lake", model=model(file), guidance=7.0)
+    assert states.shape[1] == length and values["guidance"] == guidance
+    _, values, _ = encoded(clip, "a lake", model=model(file), guidance=7.0, guidance_by_model=False)
+    assert values["guidance"] == 7.0
+
+
+@pytest.mark.parametrize("length", ["128", "256", "512"])
+def test_text_is_padded_or_cut_to_its_length(pack, clip, length):
+    long = "snow on the mountains and a red sky over the lake " * 80
+    states, _, report = encoded(clip, long, t5_length=length)
+    assert states.shape[1] == int(length)
+    assert f"only {length} fit" in report and "cut off from" in report
+    states, _, report = encoded(clip, "a lake", t5_length=length)
+    assert states.shape[1] == int(length) and "cut" not in report
+
+
+def test_cut_text_is_what_transformers_truncation_keeps(pack, clip):
+    long = "snow on the mountains and a red sky over the lake " * 80
+    tokens, _ = tokenized(clip, long, 128)
+    theirs = clip.tokenizer.t5xxl.tokenizer(long, truncation=True, max_length=128)["input_ids"]
+    assert [token for token, _ in tokens["t5xxl"][0]] == theirs
+
+
+def tokenized(clip, text: str, length: int | None):
+    from flux1.nodes.bridge import tokenize
+
+    return tokenize(clip, text, text, length)
+
+
+def test_as_comfyui_is_what_comfyui_s_node_gives(pack, clip):
+    from comfy_extras.nodes_flux import CLIPTextEncodeFlux
+
+    for text in ("", "a lake", "snow on the mountains " * 100):
+        states, values, _ = encoded(clip, text, t5_length="as ComfyUI")
+        (theirs, their_values), *_ = CLIPTextEncodeFlux.execute(clip, text, text, 3.5)[0]
+        assert torch.equal(states, theirs)
+        assert torch.equal(values["pooled_output"], their_values["pooled_output"])
+
+
+def test_clip_may_read_another_prompt(pack, clip):
+    states, values, _ = encoded(clip, "a lake", clip_prompt="a forest")
+    same_states, others, _ = encoded(clip, "a lake")
+    assert torch.equal(states, same_states)
+    assert not torch.equal(values["pooled_output"], others["pooled_output"])
+
+
+def test_the_tokenizer_given_is_not_changed(pack, clip):
+    encoded(clip, "a lake", t5_length="512")
+    assert len(clip.tokenize("a lake")["t5xxl"][0]) == 256
+
+
+def test_a_prompt_of_100000_characters_is_refused(pack, clip):
+    from flux1.flux_core.errors import Flux1Error
+
+    with pytest.raises(Flux1Error, match="tokens"):
+        encoded(clip, "lake " * 20_000)
+
+
+def picture_and_mask(width=71, height=57, batch=1) -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(0)
+    mask = torch.zeros(1, height, width)
+    mask[:, 8:24, 20:50] = 1
+    return torch.rand(batch, height, width, 3), mask
+
+
+@pytest.mark.parametrize("size", [(64, 64), (71, 57), (16, 16), (33, 95)])
+def test_fill_gives_back_the_picture_s_size(pack, clip, vae, size):
+    from flux1.nodes.fill import Flux1FillConditioning
+    from flux1.nodes.text import Flux1TextEncode
+
+    image, _ = picture_and_mask(*size)
+    mask = torch.zeros(image.shape[:3])
+    mask[:, :8] = 1
+    before = image.clone(), mask.clone()
+    prompt = Flux1TextEncode.execute(clip, "a lake", 30.0)[0]
+    conditioning, latent = Flux1FillConditioning.execute(prompt, vae, image, mask, grow=2, feather=2).args
+    result = painted("flux1-fill-dev.safetensors", conditioning, latent, vae)
+    assert result.shape == image.shape
+    assert torch.equal(image, before[0]) and torch.equal(mask, before[1])
+    assert "concat_mask" not in prompt[0][1]
+
+
+def test_fill_conditioning_is_comfyui_s_for_a_binary_mask(pack, clip, vae):
+    """On sizes that need no padding; ComfyUI rounds soft masks, Fill's own code does not."""
+    from flux1.nodes.fill import Flux1FillConditioning
+
+    import nodes
+
+    image, mask = picture_and_mask(64, 48)
+    prompt = [[torch.zeros(1, 4, 64), {}]]
+    ours, latent = Flux1FillConditioning.execute(prompt, vae, image, mask, noise_mask=True).args
+    theirs, _, their_latent = nodes.InpaintModelConditioning().encode(prompt, prompt, image, vae, mask, True)
+    for key in ("concat_latent_image", "concat_mask"):
+        assert torch.allclose(ours[0][1][key].squeeze(), theirs[0][1][key].squeeze(), atol=1e-5)
+    assert torch.allclose(latent["samples"], their_latent["samples"], atol=1e-5)
+    assert torch.equal(latent["noise_mask"].squeeze(), their_latent["noise_mask"].squeeze())
+
+
+def test_fill_takes_one_mask_for_a_batch_of_pictures(pack, clip, vae):
+    from flux1.nodes.fill import Flux1FillConditioning
+    from flux1.nodes.text import Flux1TextEncode
+
+    image, mask = picture_and_mask(64, 48, batch=2)
+    prompt = Flux1TextEncode.execute(clip, "a lake", 30.0)[0]
+    conditioning, latent = Flux1FillConditioning.execute(prompt, vae, image, mask).args
+    assert painted("flux1-fill-dev.safetensors", conditioning, latent, vae).shape == (2, 48, 64, 3)
+
+
+def test_noise_mask_holds_the_latent_outside(pack, clip, vae):
+    from flux1.nodes.fill import Flux1FillConditioning
+    from flux1.nodes.sampling import Flux1Sampler
+    from flux1.nodes.text import Flux1TextEncode
+
+    image, mask = picture_and_mask(64, 48)
+    prompt = Flux1TextEncode.execute(clip, "a lake", 30.0)[0]
+    kept = {}
+    for noise_mask in (True, False):
+        conditioning, latent = Flux1FillConditioning.execute(prompt, vae, image, mask, noise_mask=noise_mask).args
+        fill = model("flux1-fill-dev.safetensors")
+        out = Flux1Sampler.execute(fill, conditioning, latent, seed=3, steps=2, strength=1.0)[0]["samples"]
+        kept[noise_mask] = (out - latent["samples"])[:, :, 4:].abs().max().item()
+    assert kept[True] < 1e-4 < 0.1 < kept[False]
+
+
+KONTEXT = "flux1-dev-kontext_fp8_scaled.safetensors"
+
+
+def kontext(vae, clip, images: dict, sizing="own size", **settings):
+    from flux1.nodes.kontext import Flux1KontextReference
+    from flux1.nodes.text import Flux1TextEncode
+
+    prompt = Flux1TextEncode.execute(clip, "make the sky pink", 2.5)[0]
+    return Flux1KontextReference.execute(prompt, vae, images, sizing, **settings).args
+
+
+def test_kontext_references_keep_their_own_sizes(pack, clip, vae):
+    image, _ = picture_and_mask(96, 64)
+    conditioning, latent = kontext(vae, clip, {"image0": image, "image1": image[:, :, :48]})
+    references = conditioning[0][1]["reference_latents"]
+    assert [tuple(reference.shape[-2:]) for reference in references] == [(8, 12), (8, 6)]
+    assert torch.equal(latent["samples"], references[0])
+    one, _ = kontext(vae, clip, {"image0": image})
+    assert not torch.equal(painted(KONTEXT, conditioning, latent, vae), painted(KONTEXT, one, latent, vae))
+
+
+def test_kontext_padding_is_cut_off_again(pack, clip, vae):
+    from flux1.nodes.decode import Flux1DecodeImage
+
+    image, _ = picture_and_mask(150, 100)
+    _, latent = kontext(vae, clip, {"image0": image}, "pad")
+    decoded = Flux1DecodeImage.execute(latent, vae)[0]
+    assert decoded.shape[2] / decoded.shape[1] == pytest.approx(1.5, rel=2e-3)
+
+
+def test_kontext_adds_to_references_that_are_there(pack, clip, vae):
+    from flux1.nodes.kontext import Flux1KontextReference
+
+    image, _ = picture_and_mask(64, 64)
+    first, _ = kontext(vae, clip, {"image0": image})
+    second = Flux1KontextReference.execute(first, vae, {"image0": image}, "own size")[0]
+    assert [len(c[0][1]["reference_latents"]) for c in (first, second)] == [1, 2]
+
+
+def test_a_batch_of_two_paints_each_like_alone(pack, clip, vae):
+    from flux1.nodes.sampling import Flux1Sampler
+
+    image, _ = picture_and_mask(64, 64)
+    conditioning, latent = kontext(vae, clip, {"image0": image})
+    flux = model(KONTEXT)
+
+    def run(latent: dict) -> torch.Tensor:
+        return Flux1Sampler.execute(flux, conditioning, latent, seed=3, steps=2, strength=1.0)[0]["samples"]
+
+    alone = run(latent)
+    both = run({**latent, "samples": latent["samples"].repeat(2, 1, 1, 1)})
+    assert len(both) == 2 and torch.allclose(both[:1], alone, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(64, 48), (71, 57), (16, 16)])
+def test_encode_then_decode_keeps_the_size(pack, vae, size):
+    from flux1.nodes.decode import Flux1DecodeImage, Flux1EncodeImage
+
+    image, _ = picture_and_mask(*size)
+    latent = Flux1EncodeImage.execute(image, vae)[0]
+    assert latent["samples"].shape[-1] % 2 == latent["samples"].shape[-2] % 2 == 0
+    assert Flux1DecodeImage.execute(latent, vae)[0].shape == image.shape
+
+
+@pytest.mark.parametrize("preset", ["custom", "16:9 (1344 x 768)", "1:1 largest (2048 x 2048)"])
+def test_empty_latents_are_whole_tokens(pack, preset):
+    from flux1.nodes.latent import PRESETS, Flux1EmptyLatent
+
+    width, height = PRESETS.get(preset, (320, 208))
+    latent = Flux1EmptyLatent.execute(preset, 320, 208, 3)[0]["samples"]
+    assert latent.shape == (3, 16, height // 8, width // 8)
+    assert all(side % 16 == 0 for size in PRESETS.values() for side in size)
