@@ -119,5 +119,5 @@ def test_the_pack_asks_for_nothing_that_comfyui_does_not_bring():
 
 def test_the_code_is_clean():
     for command in (["check"], ["format", "--check"]):
-        done = subprocess.run(["ruff", *command, str(ROOT)], capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "-m", "ruff", *command, str(ROOT)], capture_output=True, text=True)
         assert done.returncode == 0, done.stdout

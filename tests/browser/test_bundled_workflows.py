@@ -1,0 +1,170 @@
+"""The bundled workflows in the real graph editor: they open whole, mean what their API twins say, can be read, run."""
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image, ImageDraw
+from playwright.sync_api import Browser
+
+from tests.browser.editor import Editor, open_editor, without_meta
+from workflows.client import Client
+
+WORKFLOWS = Path(__file__).parents[2] / "workflows"
+FILES = sorted(WORKFLOWS.glob("*.json"))
+NOTES = {"MarkdownNote", "Note"}
+SIZE = (64, 48)
+
+Box = tuple[float, float, float, float]
+
+# Every node and group of the workflow and of each subgraph in it, as drawn: left, top, right, bottom.
+GEOMETRY = """() => [app.rootGraph, ...app.rootGraph.subgraphs.values()].map(graph => {
+  const box = ([x, y, width, height]) => [x, y, x + width, y + height];
+  const title = LiteGraph.NODE_TITLE_HEIGHT;
+  const outline = ({pos, size}) => box([pos[0], pos[1] - title, size[0], size[1] + title]);
+  const node = id => graph.getNodeById(id);
+  return {
+    inside: graph !== app.rootGraph,
+    nodes: graph.nodes.map(node => ({title: node.title, type: node.type, box: outline(node)})),
+    groups: graph.groups.map(group => ({title: group.title, box: box(group.boundingRect)})),
+    wires: [...graph.links.values()].filter(wire => node(wire.origin_id) && node(wire.target_id)).map(
+      wire => [node(wire.origin_id), node(wire.target_id)].map(end => ({title: end.title, box: outline(end)}))
+    ),
+  };
+})"""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A bundled workflow file, open in the editor, and its API twin."""
+
+    file: Path
+    editor: Editor
+    twin: dict[str, Any]
+
+
+@pytest.fixture(scope="module", params=FILES, ids=lambda file: file.stem)
+def opened(request: pytest.FixtureRequest, browser: Browser, server: Client) -> Iterator[Opened]:
+    """The workflow as a user sees it who has its models and its picture, with the editor's own schema check on."""
+    for node in twin_of(request.param).values():
+        if node["class_type"] == "LoadImage":
+            server.upload(picture_with_hole(), node["inputs"]["image"])
+    with open_editor(browser, server.address) as editor:
+        editor.page.evaluate("app.extensionManager.setting.set('Comfy.Validation.Workflows', true)")
+        editor.open(request.param)
+        yield Opened(request.param, editor, twin_of(request.param))
+
+
+def twin_of(file: Path) -> dict[str, Any]:
+    return json.loads((WORKFLOWS / "api" / file.name).read_text(encoding="utf-8"))
+
+
+def picture_with_hole() -> Image.Image:
+    picture = Image.linear_gradient("L").resize(SIZE).convert("RGBA")
+    ImageDraw.Draw(picture).ellipse((16, 12, 40, 36), fill=(0, 0, 0, 0))
+    return picture
+
+
+def all_nodes(saved: dict[str, Any]) -> list[dict[str, Any]]:
+    """The file's nodes, those inside subgraphs too."""
+    inner = saved.get("definitions", {}).get("subgraphs", [])
+    return [*saved["nodes"], *(node for subgraph in inner for node in subgraph["nodes"])]
+
+
+def seeds(graph: dict[str, Any]) -> dict[str, int]:
+    return {key: node["inputs"]["seed"] for key, node in graph.items() if "seed" in node["inputs"]}
+
+
+def overlap(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def within(a: Box, b: Box) -> bool:
+    return b[0] <= a[0] and b[1] <= a[1] and a[2] <= b[2] and a[3] <= b[3]
+
+
+def test_opens_without_a_complaint(opened: Opened) -> None:
+    assert not opened.editor.complaint()
+    assert not opened.editor.page.locator(".p-toast-message").all_inner_texts()  # of the schema check
+    assert not opened.editor.errors
+
+
+def test_means_what_its_api_twin_says(opened: Opened) -> None:
+    assert without_meta(opened.editor.to_api()) == without_meta(opened.twin)
+
+
+def test_still_means_the_same_once_saved_and_opened_again(opened: Opened, tmp_path: Path) -> None:
+    (tmp_path / opened.file.name).write_text(json.dumps(opened.editor.to_ui()))
+    opened.editor.open(tmp_path / opened.file.name)
+    assert without_meta(opened.editor.to_api()) == without_meta(opened.twin)
+
+
+def test_every_node_stands_in_one_group_and_on_no_other(opened: Opened) -> None:
+    for graph in opened.editor.page.evaluate(GEOMETRY):
+        for a, b in [*combinations(graph["nodes"], 2), *combinations(graph["groups"], 2)]:
+            assert not overlap(a["box"], b["box"]), f"{a['title']} lies on {b['title']}"
+        for node in graph["nodes"]:
+            around = [group["title"] for group in graph["groups"] if overlap(node["box"], group["box"])]
+            whole = [group["title"] for group in graph["groups"] if within(node["box"], group["box"])]
+            alone = node["type"] in NOTES or graph["inside"]
+            assert around == whole and len(whole) == (0 if alone else 1), f"{node['title']} is in {around}"
+
+
+def test_every_wire_leads_from_left_to_right(opened: Opened) -> None:
+    for graph in opened.editor.page.evaluate(GEOMETRY):
+        for source, target in graph["wires"]:
+            assert source["box"][2] < target["box"][0], f"{source['title']} to {target['title']}"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_names_what_it_takes_to_run_it(file: Path) -> None:
+    """Each loaded file with its source and folder, each node's pack, a seed that stays, a note without HTML."""
+    saved = json.loads(file.read_text(encoding="utf-8"))
+    assert saved["version"] == 0.4
+    nodes = all_nodes(saved)
+    for node in nodes:
+        properties, values = node["properties"], node.get("widgets_values", [])
+        if node["type"] in NOTES:
+            assert "huggingface.co" in values[0] and "<" not in values[0]
+            continue
+        assert properties["cnr_id"] == ("flux1" if node["type"].startswith("Flux1") else properties["cnr_id"])
+        assert properties["ver"]
+        links = {model["name"]: model for model in properties.get("models", [])}
+        assert {value for value in values if str(value).endswith(".safetensors")} == set(links)
+        for model in links.values():
+            assert model["url"].startswith("https://huggingface.co/") and model["url"].endswith("/" + model["name"])
+            assert model["directory"] in {"diffusion_models", "text_encoders", "vae"}
+        if node["type"] == "Flux1Sampler":
+            assert "fixed" in values
+    assert any(node["type"] in NOTES for node in nodes)
+
+
+def test_runs_at_the_press_of_the_button(opened: Opened) -> None:
+    page = opened.editor.page
+    page.evaluate(
+        """() => {
+          for (const node of app.rootGraph.nodes) for (const widget of node.widgets ?? []) {
+            if (widget.name === 'steps') widget.value = 2;
+            if (widget.name === 'sizing') widget.value = 'own size';
+          }
+          app.api.addEventListener('execution_success', () => { window.ended = 'well'; });
+          app.api.addEventListener('execution_error', event => { window.ended = event.detail.exception_message; });
+        }"""
+    )
+    page.locator("[data-testid=queue-button]").first.click()
+    page.wait_for_function("window.ended", timeout=60_000)
+    assert page.evaluate("window.ended") == "well"
+    assert seeds(opened.editor.to_api()) == seeds(opened.twin)  # the same again at the next press
+    outputs = page.evaluate("app.nodeOutputs")
+    savers = [key for key, node in opened.twin.items() if node["class_type"] == "SaveImage"]
+    assert savers and set(savers) <= set(outputs)
+    for key in savers:
+        [saved] = outputs[key]["images"]
+        picture = Image.open(io.BytesIO(page.request.get(page.url.split("#")[0] + "view", params=saved).body()))
+        assert picture.size == SIZE
+        assert len(picture.getcolors(SIZE[0] * SIZE[1])) > 100  # painted, not black or empty
