@@ -48,6 +48,7 @@ class Flux1TextEncode(io.ComfyNode):
                 ),
                 io.String.Input(
                     "clip_prompt",
+                    display_name="CLIP prompt (optional)",
                     default="",
                     multiline=True,
                     dynamic_prompts=True,

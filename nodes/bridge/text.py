@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from ...flux_core.errors import Flux1Error
@@ -39,7 +40,9 @@ def tokenize(clip: Any, prompt: str, clip_prompt: str, length: int | None) -> tu
     kept, cut = whole[: length - 1], whole[length - 1 : used - 1]
     tokens["t5xxl"] = [[*kept, (END, 1.0)]]
     lost = t5.tokenizer.decode([token for token, _ in cut if isinstance(token, int)])
-    return tokens, f"{used} T5 tokens, only {length} fit: cut off from “{lost}”"
+    report = f"{used} T5 tokens, only {length} fit: cut off from “{lost}”"
+    logging.warning("FLUX.1 Text Encode: %s", report)  # inside a subgraph the editor shows no node's text
+    return tokens, report
 
 
 def _too_long(found: str) -> Flux1Error:

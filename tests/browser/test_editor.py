@@ -4,12 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.browser.editor import Editor, without_meta
 from workflows.client import Client
-
-WORKFLOWS = Path(__file__).parents[2] / "workflows"
 
 
 def stock_graph() -> dict[str, Any]:
@@ -35,11 +31,3 @@ def test_a_missing_node_is_complained_about(editor: Editor, tmp_path: Path) -> N
     (tmp_path / "api.json").write_text(json.dumps(graph))
     editor.open(tmp_path / "api.json")
     assert "NoSuchNode" in editor.complaint() or "missing" in editor.complaint().lower()
-
-
-@pytest.mark.parametrize("name", ["fill_inpaint", "kontext_edit"])
-def test_a_bundled_workflow_opens_and_means_what_its_api_twin_says(editor: Editor, name: str) -> None:
-    editor.open(WORKFLOWS / f"{name}.json")
-    twin = json.loads((WORKFLOWS / "api" / f"{name}.json").read_text())
-    assert without_meta(editor.to_api()) == without_meta(twin)
-    assert not editor.errors

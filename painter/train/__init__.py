@@ -1,0 +1,1 @@
+"""Training, a stage per file: `python -m painter.train STAGE`."""

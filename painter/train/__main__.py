@@ -1,0 +1,19 @@
+"""`python -m painter.train STAGE [--steps N]`: one stage, resumed where a killed run stopped."""
+
+import argparse
+from importlib import import_module
+
+STAGES = ("autoencoder", "text", "pairs", "decoder", "dev", "edit")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("--steps", type=int, help="default: the number that the released weights were trained for")
+    arguments = parser.parse_args()
+    chosen = {} if arguments.steps is None else {"steps": arguments.steps}
+    import_module(f"painter.train.{arguments.stage}").train(**chosen)
+
+
+if __name__ == "__main__":
+    main()
