@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 import comfy.model_base
@@ -39,13 +40,35 @@ def load_model(path: str, dtype: torch.dtype | None = None, variant: str = "auto
     kind = comfy.model_base.ModelType.FLUX if VARIANTS[name].shifted else comfy.model_base.ModelType.FLOW
     model = Flux1Model(config, kind, VARIANTS[name])
     offload = comfy.model_management.unet_offload_device()
-    patcher_class = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
-    patcher = patcher_class(model, load_device=comfy.model_management.get_torch_device(), offload_device=offload)
+    stock = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
+    patcher = unloading_in_inference_mode(stock)(
+        model, load_device=comfy.model_management.get_torch_device(), offload_device=offload
+    )
     if not comfy.model_management.is_device_cpu(offload):
         model.to(offload)
     model.load_model_weights(weights, "", assign=patcher.is_dynamic())
     patcher.cached_patcher_init = (load_model, (path, dtype, variant))
     return patcher
+
+
+@cache
+def unloading_in_inference_mode(patcher: type) -> type:
+    """ComfyUI's patcher class, but for one thing: weights are put back and moved off the device in inference mode.
+
+    ComfyUI loads models in inference mode and unloads them, between runs, outside of it. torch can't wrap a quantised
+    weight that was made in the one as a parameter in the other: a scaled fp8 model that was unloaded never loads again.
+    """
+
+    class Flux1Patcher(patcher):
+        @torch.inference_mode()
+        def unpatch_model(self, *args: Any, **kwargs: Any) -> None:
+            return super().unpatch_model(*args, **kwargs)
+
+        @torch.inference_mode()
+        def partially_unload(self, *args: Any, **kwargs: Any) -> int:
+            return super().partially_unload(*args, **kwargs)
+
+    return Flux1Patcher
 
 
 def _choose_dtypes(config: Any, weights: dict[str, Tensor], dtype: torch.dtype | None) -> None:

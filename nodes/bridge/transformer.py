@@ -213,12 +213,6 @@ class Flux1Model(comfy.model_base.Flux):
         super().__init__(model_config, model_type, device=device, unet_model=ComfyTransformer)
         self.variant = variant
 
-    @torch.inference_mode()
-    def _apply(self, *args: Any, **kwargs: Any) -> Flux1Model:
-        """Move or cast the weights. ComfyUI loads models in inference mode, but unloads them outside of it, where
-        quantised weights from inside can't be touched: a scaled fp8 model would never load again."""
-        return super()._apply(*args, **kwargs)
-
     def concat_cond(self, **conditioning: Any) -> Tensor | None:
         needed, has = conditioning.get(NEEDS_CHANNELS), self.diffusion_model.img_in.weight.shape[1]
         if needed is not None and needed != has:

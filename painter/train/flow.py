@@ -26,7 +26,7 @@ from painter.judges import read
 from painter.scenes import SLOTS
 from painter.train.data import HELD_OUT
 from painter.train.loop import RUNS, Ema, Optimisers, contact_sheet, run_stage
-from painter.train.pairs import Encoders, Words, latents, pictures, words
+from painter.train.pairs import Encoders, Words, latents, pictures, save, words
 
 BATCH, SIDE, GRID = 24, 16, 8
 TOLD_TOKENS = 20  # as TEXT_TOKENS, for instructions
@@ -208,7 +208,7 @@ def train_stage(stage: str, steps: int, lr: float) -> None:
 
     def report(folder: Path, done: int) -> dict[str, float]:
         ema.swap()
-        torch.save(model.state_dict(), folder / "model.pt")
+        save(model.state_dict(), folder / "model.pt")
         scores = {}
         for variant in ("dev",) if stage == "dev" else ("fill", "kontext"):
             chosen = model if stage == "dev" or variant == "fill" else narrowed(model)
