@@ -33,8 +33,9 @@ class Flux1EncodeImage(io.ComfyNode):
     @classmethod
     def execute(cls, image: Any, vae: Any) -> io.NodeOutput:
         image = pictures.rgb(image)
-        size = pictures.size_of(image)
-        return io.NodeOutput({"samples": vae.encode(pictures.pad_to_tokens(image)), **bridge.true_size(size)})
+        padded = pictures.pad_to_tokens(image)
+        size = bridge.true_size(pictures.size_of(image), padded)
+        return io.NodeOutput({"samples": vae.encode(padded), **size})
 
 
 class Flux1DecodeImage(io.ComfyNode):

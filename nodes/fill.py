@@ -83,7 +83,7 @@ class Flux1FillConditioning(io.ComfyNode):
             "concat_mask": mask[:, None],
             bridge.NEEDS_CHANNELS: 384,
         }
-        latent = {"samples": vae.encode(image), **bridge.true_size(size)}
+        latent = {"samples": vae.encode(image), **bridge.true_size(size, image)}
         if noise_mask:
             latent["noise_mask"] = mask[:, None]
         share = f"{mask.mean():.1%} of {size[0]} x {size[1]} pixels to paint"

@@ -67,7 +67,7 @@ class Flux1KontextReference(io.ComfyNode):
         conditioning = bridge.with_values(conditioning, {"reference_latents_method": placement})
         counts = [packing.token_count(*latent.shape[-2:]) for latent in latents]
         report = f"{len(counts)} reference(s), {' + '.join(map(str, counts))} tokens"
-        latent = {"samples": latents[0], **bridge.true_size(sized[0].size)}
+        latent = {"samples": latents[0], **bridge.true_size(sized[0].size, sized[0].image)}
         return io.NodeOutput(conditioning, latent, ui=bridge.said(cls, report))
 
 

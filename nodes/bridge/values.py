@@ -7,11 +7,13 @@ from typing import Any
 import node_helpers
 from torch import Tensor
 
+from ...flux_core.image import size_of
+
 NEEDS_CHANNELS = "flux1_needs_channels"
 """Conditioning key: packed input channels the model must have for this conditioning to mean anything."""
 
 TRUE_SIZE = "flux1_true_size"
-"""Latent key: (width, height) in pixels of the picture inside, from its top left; the rest is padding."""
+"""Latent key: two sizes (width, height) in pixels, of the picture inside, from its top left, and of it with padding."""
 
 
 def with_values(conditioning: list, values: dict[str, Any], append: bool = False) -> list:
@@ -19,13 +21,12 @@ def with_values(conditioning: list, values: dict[str, Any], append: bool = False
     return node_helpers.conditioning_set_values(conditioning, values, append=append)
 
 
-def true_size(size: tuple[int, int]) -> dict[str, tuple[int, int]]:
-    """The latent entry that remembers a picture's (width, height)."""
-    return {TRUE_SIZE: size}
+def true_size(size: tuple[int, int], padded: Tensor) -> dict[str, tuple[tuple[int, int], tuple[int, int]]]:
+    """The latent entry that remembers the (width, height) of a picture inside the `padded` one that was encoded."""
+    return {TRUE_SIZE: (size, size_of(padded))}
 
 
 def cut_to_true_size(image: Tensor, latent: dict[str, Any]) -> Tensor:
     """The decoded picture without padding; whole if the latent remembers no size, or was scaled since."""
-    width, height = latent.get(TRUE_SIZE, (image.shape[2], image.shape[1]))
-    padded = [-(-side // 16) * 16 for side in (height, width)]
-    return image[:, :height, :width] if list(image.shape[1:3]) == padded else image
+    (width, height), padded = latent.get(TRUE_SIZE, (size_of(image), None))
+    return image[:, :height, :width] if size_of(image) == padded else image
