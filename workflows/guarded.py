@@ -11,12 +11,17 @@ import runpy
 import shutil
 import sys
 import threading
+import time
 
 
 def end_with_starter(folder: str) -> None:
     while os.read(0, 1):
         pass
-    shutil.rmtree(folder, ignore_errors=True)
+    for _ in range(100):  # the script, at work in its own thread until the end, may still be writing
+        shutil.rmtree(folder, ignore_errors=True)
+        if not os.path.exists(folder):
+            break
+        time.sleep(0.02)
     os._exit(1)
 
 
