@@ -170,12 +170,12 @@ def kontext(painter: Painter, count: int) -> Scores:
         same = (before - after).abs().amax(1) < 2 / 255
         scores[f"{kind}: happened"] = happened.mean().item()
         scores[f"{kind}: kept"] = kept.mean().item()
-        scores[f"{kind}: psnr"] = psnr(made, before, same).median().item()
+        scores[f"{kind}: psnr"] = psnr(made, before, same).nanmedian().item()
         happened_all.append(happened), kept_all.append(kept), quality.append(psnr(made, before, same))
     return scores | {
         "happened": torch.cat(happened_all).mean().item(),
         "kept": torch.cat(kept_all).mean().item(),
-        "psnr unchanged": torch.cat(quality).median().item(),
+        "psnr unchanged": torch.cat(quality).nanmedian().item(),
     }
 
 
