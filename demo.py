@@ -1,9 +1,10 @@
 """From nothing to a picture: tiny models, a real ComfyUI server, the bundled Fill and Kontext workflows, a photograph.
 
-The photograph is `skimage.data.rocket`: SpaceX's launch of DSCOVR, released by SpaceX into the public domain.
+The photograph is scikit-learn's sample `china.jpg`: by danielbuechele, CC BY 2.0.
 """
 
 import argparse
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,10 +54,11 @@ def step(name: str, work: Callable[[], Path]) -> Path:
 
 
 def tiny_models(folder: Path) -> None:
-    """FLUX.1 in miniature under the released files' names."""
+    """FLUX.1 in miniature under the released files' names: trained on drawn landscapes, so far as it has been trained."""
     from painter.family import write_random_family
 
     write_random_family(folder)
+    shutil.copytree(ROOT / "painter" / "weights", folder, dirs_exist_ok=True)
 
 
 def paint(client: Client, output: Path) -> None:
@@ -78,12 +80,12 @@ def paint(client: Client, output: Path) -> None:
 
 def photograph_and_mask() -> tuple[Image.Image, Image.Image]:
     """The photograph and, white, the part of its sky that is to be painted anew."""
-    from skimage.data import rocket
+    from sklearn.datasets import load_sample_image
 
-    photograph = Image.fromarray(rocket()).resize(SIZE, Image.Resampling.LANCZOS)
+    photograph = Image.fromarray(load_sample_image("china.jpg")).resize(SIZE, Image.Resampling.LANCZOS)
     mask = Image.new("L", SIZE)
     width, height = SIZE
-    ImageDraw.Draw(mask).ellipse((width * 0.08, height * 0.15, width * 0.38, height * 0.6), fill=255)
+    ImageDraw.Draw(mask).ellipse((width * 0.55, height * 0.05, width * 0.85, height * 0.4), fill=255)
     return photograph, mask.filter(ImageFilter.GaussianBlur(2))
 
 
