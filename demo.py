@@ -19,7 +19,7 @@ from workflows.server import Server, quiet_editor, serve
 
 ROOT = Path(__file__).resolve().parent
 WORKFLOWS = {"fill_inpaint": "Fill: the masked part is painted anew", "kontext_edit": "Kontext: the picture is edited"}
-SIZE = (192, 128)  # the photograph's 3:2, in whole tokens of 16 pixels
+SIZE = (144, 96)  # the photograph's 3:2, in whole tokens of 16 pixels
 SEED = 7
 
 
