@@ -14,9 +14,10 @@ import threading
 import time
 
 
-def end_with_starter(folder: str) -> None:
+def end_with_starter(folder: str, gone: threading.Event) -> None:
     while os.read(0, 1):
         pass
+    gone.set()
     for _ in range(100):  # the script, at work in its own thread until the end, may still be writing
         shutil.rmtree(folder, ignore_errors=True)
         if not os.path.exists(folder):
@@ -27,7 +28,13 @@ def end_with_starter(folder: str) -> None:
 
 if __name__ == "__main__":
     folder, script, *_ = sys.argv[1:]
-    threading.Thread(target=end_with_starter, args=(folder,), daemon=True).start()
+    gone = threading.Event()
+    guard = threading.Thread(target=end_with_starter, args=(folder, gone), daemon=True)
+    guard.start()
     sys.argv = sys.argv[2:]
     sys.path[0] = os.path.dirname(script)  # as if Python had been given the script itself
-    runpy.run_path(script, run_name="__main__")
+    try:
+        runpy.run_path(script, run_name="__main__")
+    finally:
+        if gone.is_set():  # the script may fail first, its folder being gone: the guard still has to finish
+            guard.join()
