@@ -69,12 +69,6 @@ def child_of(starter: subprocess.Popen) -> psutil.Process:
     return children[0]
 
 
-def home_of(server: psutil.Process) -> Path:
-    while len(command := server.cmdline()) < 3 or "guarded.py" not in command[1]:
-        time.sleep(0.05)  # the fork has not become the server yet
-    return Path(command[2])
-
-
 def assert_gone(server: psutil.Process, home: Path) -> None:
     psutil.wait_procs([server], timeout=10)
     assert not server.is_running() or server.status() == psutil.STATUS_ZOMBIE
@@ -94,18 +88,6 @@ def test_it_lists_the_given_models_and_has_its_own_folders(server: Client, runni
 def test_the_pack_is_loaded(server: Client) -> None:
     modules = {node["python_module"] for node in server.get("/object_info").values()}
     assert "custom_nodes.flux1" in modules
-
-
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_starter_that_ends_in_the_middle_of_the_start_takes_the_server_with_it(
-    checkout: Path, models: Path, ending: signal.Signals
-) -> None:
-    with starting(checkout, models) as starter:
-        server = child_of(starter)
-        home = home_of(server)
-        starter.send_signal(ending)
-        starter.wait(timeout=20)
-        assert_gone(server, home)
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
