@@ -9,7 +9,7 @@ from torch import Tensor
 from painter.autoencoder import Autoencoder, quiet_start
 from painter.family import FILES, save_autoencoder
 from painter.train.data import HELD_OUT, renders, to_pixels
-from painter.train.loop import RUNS, Ema, Optimisers, contact_sheet, run_stage
+from painter.train.loop import RUNS, Ema, Optimisers, contact_sheet, half_precision, run_stage
 
 CROP, BATCH, LATENT_NOISE = 64, 8, 0.03
 
@@ -44,7 +44,7 @@ def psnr(guess: Tensor, truth: Tensor) -> Tensor:
     return 10 * (4 / error.clamp(min=1e-10)).log10()
 
 
-def train(steps: int = 6000, crop: int = CROP, batch: int = BATCH, lr: float = 3e-3, pictures: int = 3000) -> None:
+def train(steps: int = 4000, crop: int = CROP, batch: int = BATCH, lr: float = 3e-3, pictures: int = 3000) -> None:
     torch.manual_seed(0)
     model = quiet_start(Autoencoder())
     kernels = [p for p in model.parameters() if p.ndim == 4 and min(p.flatten(1).shape) > 3]
@@ -54,8 +54,10 @@ def train(steps: int = 6000, crop: int = CROP, batch: int = BATCH, lr: float = 3
 
     def step(i: int) -> dict[str, float]:
         truth = crops(data, crop, batch)
-        latents = model.encode(truth)
-        guess = model.decode(latents + LATENT_NOISE * torch.randn_like(latents))
+        with half_precision():
+            latents = model.encode(truth)
+            guess = model.decode(latents + LATENT_NOISE * torch.randn_like(latents))
+        latents, guess = latents.float(), guess.float()
         loss = reconstruction_loss(guess, truth)
         (loss + 0.01 * latent_penalty(latents)).backward()
         optimisers.step(i)

@@ -10,7 +10,7 @@ from flux_core.packing import unpack
 from painter.family import FILES, load_autoencoder, save_autoencoder
 from painter.train.autoencoder import LATENT_NOISE, psnr, reconstruction_loss
 from painter.train.data import HELD_OUT, TRAINING, renders, to_pixels
-from painter.train.loop import RUNS, Ema, Optimisers, contact_sheet, run_stage
+from painter.train.loop import RUNS, Ema, Optimisers, contact_sheet, half_precision, run_stage
 from painter.train.pairs import latents, pictures
 
 
@@ -32,9 +32,10 @@ def train(steps: int = 4000, batch: int = 2, lr: float = 2e-3) -> None:
         side = "before" if torch.rand(()) < 0.5 else "after"
         truth = to_pixels(getattr(drawn, side)[which]).contiguous(memory_format=torch.channels_last)
         seen = unpack(seen[side][which].float(), 16, 16)
-        guess = model.decode(
-            (seen + LATENT_NOISE * torch.randn_like(seen)).contiguous(memory_format=torch.channels_last)
-        )
+        noisy = (seen + LATENT_NOISE * torch.randn_like(seen)).contiguous(memory_format=torch.channels_last)
+        with half_precision():
+            guess = model.decode(noisy)
+        guess = guess.float()
         loss = reconstruction_loss(guess, truth)
         loss.backward()
         optimisers.step(i)

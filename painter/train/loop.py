@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,27 @@ from tqdm import tqdm
 
 RUNS = Path(__file__).parent.parent / "runs"
 WEIGHTS = Path(__file__).parent.parent / "weights"
+
+
+def bf16_pays(size: int = 512) -> bool:
+    """Whether this processor multiplies bfloat16 matrices at least twice as fast as float32 ones; measured."""
+
+    def seconds(dtype: torch.dtype) -> float:
+        a = torch.ones(size, size, dtype=dtype)
+        times = []
+        for _ in range(6):
+            start = time.perf_counter()
+            a @ a
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    return seconds(torch.float32) > 2 * seconds(torch.bfloat16)
+
+
+@cache
+def half_precision() -> torch.autocast:
+    """Autocast to bfloat16 where that is faster; elsewhere a context that changes nothing."""
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16_pays())
 
 
 class Ema(nn.Module):
