@@ -1,6 +1,6 @@
 """The nodes; each module lists its own in NODES."""
 
-from . import decode, fill, kontext, latent, loaders, sampling, text
+from . import control, decode, fill, kontext, latent, loaders, sampling, text
 
 NODES = [
     *loaders.NODES,
@@ -8,6 +8,7 @@ NODES = [
     *latent.NODES,
     *fill.NODES,
     *kontext.NODES,
+    *control.NODES,
     *sampling.NODES,
     *decode.NODES,
 ]

@@ -81,7 +81,7 @@ class Flux1FillConditioning(io.ComfyNode):
         shown = {
             "concat_latent_image": vae.encode(masked_pixels(image, mask)),
             "concat_mask": mask[:, None],
-            bridge.NEEDS_CHANNELS: 384,
+            bridge.NEEDS_CHANNELS: bridge.FILL_CHANNELS,
         }
         latent = {"samples": vae.encode(image), **bridge.true_size(size, image)}
         if noise_mask:

@@ -110,3 +110,22 @@ def read(image: Array) -> Reading:
         time, sky, read_body(image, time), read_ridges(image, time, sky), read_snow(image, time, sky),
         read_lake(image, time, sky, ground), ground,
     )  # fmt: skip
+
+
+def read_depth(image: Array, scene: Scene) -> Array:
+    """(rows above the land, 128): how near each pixel looks, by the nearest colour of sky, chains of mountains and snow.
+
+    `scene` says which of them there are and in what colours; where they are is read from the picture. The land, whose
+    place is the same in every scene, is left out.
+    """
+    time, sky = scene.time, scene.sky
+    lights = [np.full((SIZE, SIZE), light, np.float32) for light in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    gradient = scenes.sky_gradient(time, sky)
+    glowing = off_segment(image, gradient, scenes.body_colour(time))
+    layers = {0.0: distance(image, gradient) if scene.body == "none" else glowing}
+    for index in range(scene.ridges):
+        rocks = [distance(image, scenes.rock_colour(time, sky, index, light)) for light in lights]
+        snows = [distance(image, scenes.snow_colour(time, sky, light)) for light in lights]
+        layers[scenes.ridge_depth(index)] = np.min(rocks + (snows if scene.snow and index == 0 else []), axis=0)
+    depths, off = np.array(list(layers), np.float32), np.stack(list(layers.values()))
+    return depths[off.argmin(0)][: HORIZON - 3]

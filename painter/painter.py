@@ -1,68 +1,150 @@
-"""The family loaded from its files and run with flux_core alone: prompts in, pictures out. No ComfyUI."""
+"""The family at work: pictures made by the pack's nodes on a running ComfyUI server."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
 
-from flux_core.conditioning import mask_to_cells
-from flux_core.packing import image_ids, pack, unpack
-from flux_core.sampling import euler
-from flux_core.schedule import shift_for, sigmas
-from painter.family import FILES, load_autoencoder, load_clip, load_t5, load_transformer
-from painter.tokens import clip_tokens, t5_tokens
+from painter.family import FILES
+from painter.scenes import SIZE, Array
+from workflows.client import Client
+from workflows.comfyui import find_comfyui
+from workflows.graph import GraphBuilder, Link
+from workflows.server import serve
 
-GUIDANCE = {"dev": 3.5, "schnell": 0.0, "fill": 30.0, "kontext": 2.5, "canny": 30.0, "depth": 10.0}
-GRID = image_ids(8, 8), image_ids(8, 8, 1)  # 128 x 128 pixels: 64 tokens, and those of a reference
+WEIGHTS = Path(__file__).parent / "weights"
+TOGETHER = 8  # jobs in one prompt
+STEPS = {"schnell": 4}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture to be made.
+
+    shown: Fill's or Kontext's picture, or the map of a control model, (128, 128, 3) in [0, 1]; mask as Fill takes it.
+    then: a second instruction for Kontext, on the first one's latent. model: another variant's file in the same graph.
+    guidance, shift: instead of the model's own; shift is mu.
+    """
+
+    variant: str
+    prompt: str
+    seed: int
+    shown: Array | None = None
+    mask: NDArray[np.bool_] | None = None
+    then: str | None = None
+    model: str | None = None
+    guidance: float | None = None
+    shift: float | None = None
 
 
 class Painter:
-    """folder: the one with diffusion_models, text_encoders and vae in it."""
+    """Runs jobs on the server behind `client`, which has the family's files."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.t5, self.clip = load_t5(folder / FILES["t5"]), load_clip(folder / FILES["clip"])
-        self.ae = load_autoencoder(folder / FILES["ae"])
-        self.models = {
-            name: load_transformer(folder / FILES[name], name) for name in GUIDANCE if (folder / FILES[name]).exists()
-        }
+    def __init__(self, client: Client, progress: bool = False) -> None:
+        self.client, self.progress = client, progress
 
-    @torch.no_grad()
-    def encode(self, pictures: Tensor) -> Tensor:
-        """(n, 3, 128, 128) in [0, 1] -> packed latents (n, 64, 64)."""
-        return pack(self.ae.encode(pictures * 2 - 1))
+    def paint(self, jobs: Sequence[Job], name: str = "painting") -> Array:
+        """(jobs, 128, 128, 3) in [0, 1]"""
+        groups = [jobs[i : i + TOGETHER] for i in range(0, len(jobs), TOGETHER)]
+        return np.concatenate([
+            self.run([lambda add, job=job: self.nodes(add, job) for job in group])
+            for group in tqdm(groups, desc=name, disable=not self.progress)
+        ])  # fmt: skip
 
-    @torch.no_grad()
-    def decode(self, packed: Tensor) -> Tensor:
-        """Packed latents -> pictures in [0, 1]."""
-        return ((self.ae.decode(unpack(packed, 16, 16)) + 1) / 2).clamp(0, 1)
+    def round_trips(self, pictures: Sequence[Array]) -> Array:
+        """Encoded and decoded again."""
 
-    def fill_channels(self, pictures: Tensor, masks: Tensor) -> Tensor:
-        """Pictures in [0, 1] and masks (n, 128, 128), 1 where to paint -> Fill's (n, 64, 320)."""
-        hidden = (pictures - 0.5) * (1 - masks[:, None].float()) + 0.5
-        return torch.cat([self.encode(hidden), pack(mask_to_cells(masks[:, None].float()))], dim=-1)
+        def nodes(add: GraphBuilder, picture: Array) -> Link:
+            vae = add("Flux1LoadVAE", vae_name=name_of("ae"))[0]
+            latent = add("Flux1EncodeImage", image=self.load(add, picture)[0], vae=vae)[0]
+            return add("Flux1DecodeImage", latent=latent, vae=vae)[0]
 
-    @torch.no_grad()
-    def paint(
-        self,
-        variant: str,
-        prompts: Sequence[str],
-        steps: int = 16,
-        seed: int = 0,
-        extra: Tensor | None = None,
-        reference: Tensor | None = None,
-        text_tokens: int = 256,
-    ) -> Tensor:
-        """One picture (3, 128, 128) in [0, 1] per prompt; extra and reference as the transformer takes them, packed."""
-        model, count = self.models[variant], len(prompts)
-        states = self.t5(input_ids=t5_tokens(prompts, text_tokens)).last_hidden_state
-        pooled = self.clip(input_ids=clip_tokens(prompts)).pooler_output
-        guidance = torch.full((count,), GUIDANCE[variant])
-        references = () if reference is None else [(reference, GRID[1])]
-        prepared = model.prepare(GRID[0], states, pooled, guidance, extra=extra, references=references)
-        noise = torch.stack(
-            [torch.randn(64, 64, generator=torch.Generator().manual_seed(seed + i)) for i in range(count)]
-        )
-        schedule = sigmas(steps, None if variant == "schnell" else shift_for(64))
-        return self.decode(euler(lambda x, t: model.step(x, t.expand(count), prepared), noise, schedule))
+        return self.run([lambda add, picture=picture: nodes(add, picture) for picture in pictures])
+
+    def run(self, makers: Sequence) -> Array:
+        """All in one prompt; each maker adds its nodes and returns its IMAGE."""
+        add = Sharing()
+        savers = [
+            add("SaveImage", images=make(add), filename_prefix=f"painter/{i}")[0][0] for i, make in enumerate(makers)
+        ]
+        result = self.client.run(add.graph)
+        owners = [key for key, output in result.outputs.items() for _ in output.get("images", [])]
+        made = dict(zip(owners, result.images, strict=True))
+        return np.stack([np.asarray(made[key].convert("RGB"), np.float32) / 255 for key in savers])
+
+    def load(self, add: GraphBuilder, picture: Array, mask: NDArray[np.bool_] | None = None) -> list[Link]:
+        """IMAGE and MASK of an uploaded picture."""
+        image = Image.fromarray((picture * 255).round().astype(np.uint8))
+        if mask is not None:
+            image.putalpha(Image.fromarray(np.where(mask, 0, 255).astype(np.uint8)))
+        name = hashlib.sha256(image.tobytes()).hexdigest()[:20] + ".png"
+        return add("LoadImage", image=self.client.upload(image, name))
+
+    def nodes(self, add: GraphBuilder, job: Job) -> Link:
+        clip = add("Flux1LoadTextEncoders", t5_name=name_of("t5"), clip_name=name_of("clip"))[0]
+        vae = add("Flux1LoadVAE", vae_name=name_of("ae"))[0]
+        file = name_of(job.model or job.variant)
+        model = add("Flux1LoadModel", model_name=file, weight_dtype="default", variant="auto")[0]
+
+        def said(prompt: str) -> Link:
+            own = {} if job.guidance is None else {"guidance": job.guidance, "guidance_by_model": False}
+            return add("Flux1TextEncode", clip=clip, prompt=prompt, model=model, **({"guidance": 3.5} | own))[0]
+
+        def sampled(positive: Link, latent: Link, seed: int) -> Link:
+            settings = {"steps": STEPS.get(job.variant, 16), "strength": 1.0}
+            own = {}
+            if job.shift is not None:
+                shifts = {"shift": "by size", "base_shift": job.shift, "max_shift": job.shift}
+                own["sigmas"] = add("Flux1Scheduler", latent=latent, **settings, **shifts)[0]
+            return add("Flux1Sampler", model=model, positive=positive, latent=latent, seed=seed, **settings, **own)[0]
+
+        positive = said(job.prompt)
+        if job.variant == "fill":
+            image, mask, *_ = self.load(add, job.shown, job.mask)
+            positive, latent, *_ = add("Flux1FillConditioning", conditioning=positive, vae=vae, image=image, mask=mask)
+        elif job.variant == "kontext":
+            reference = {"images.image0": self.load(add, job.shown)[0], "sizing": "own size"}
+            positive, latent, *_ = add("Flux1KontextReference", conditioning=positive, vae=vae, **reference)
+        elif job.variant in ("canny", "depth"):
+            control = self.load(add, job.shown)[0]
+            positive, latent, *_ = add(
+                "Flux1ControlConditioning", conditioning=positive, vae=vae, control_image=control
+            )
+        else:
+            latent = add("Flux1EmptyLatent", preset="custom", width=SIZE, height=SIZE, batch_size=1)[0]
+        samples = sampled(positive, latent, job.seed)
+        if job.then is not None:
+            again = add("ReferenceLatent", conditioning=said(job.then), latent=samples)[0]
+            samples = sampled(again, samples, job.seed + 1)
+        return add("Flux1DecodeImage", latent=samples, vae=vae)[0]
+
+
+class Sharing(GraphBuilder):
+    """The same node with the same inputs is there once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: dict[str, list[Link]] = {}
+
+    def __call__(self, class_type: str, **inputs: object) -> list[Link]:
+        key = f"{class_type} {inputs}"
+        if key not in self.made:
+            self.made[key] = super().__call__(class_type, **inputs)
+        return self.made[key]
+
+
+def name_of(part: str) -> str:
+    return Path(FILES[part]).name
+
+
+@contextmanager
+def painting(folder: Path = WEIGHTS, progress: bool = True) -> Iterator[Painter]:
+    """A server of its own with the files below `folder`."""
+    with serve(folder, comfyui=find_comfyui()) as server:
+        yield Painter(Client(server.address), progress)

@@ -65,6 +65,11 @@ class Picture:
     depth: Array
 
 
+def held_out(scene: Scene) -> bool:
+    """Whether the scene's time, sky and ground are one of the nine of ninety combinations that training never shows."""
+    return (TIMES.index(scene.time) + 2 * SKIES.index(scene.sky) + 3 * GROUNDS.index(scene.ground) + 2) % 10 == 0
+
+
 def random_scene(rng: np.random.Generator) -> Scene:
     body = str(rng.choice(BODIES))
     return Scene(
@@ -166,6 +171,10 @@ def ridge(scene: Scene, index: int) -> Ridge:
     return Ridge(top, lit.astype(np.float32), below)
 
 
+def ridge_depth(index: int) -> float:
+    return 0.2 + 0.15 * index
+
+
 def draw(scene: Scene) -> Picture:
     """The whole picture, from the sky to the foreground."""
     canvas = sky_gradient(scene.time, scene.sky)
@@ -181,7 +190,7 @@ def draw(scene: Scene) -> Picture:
         chain = ridge(scene, index)
         alpha = np.clip(ROWS - chain.top + 0.5, 0, 1)
         colour = rock_colour(scene.time, scene.sky, index, chain.lit)
-        regions[alpha > 0.5], depth[alpha > 0.5] = REGIONS.index("ridge"), 0.2 + 0.15 * index
+        regions[alpha > 0.5], depth[alpha > 0.5] = REGIONS.index("ridge"), ridge_depth(index)
         if scene.snow and index == 0:
             white = snow_colour(scene.time, scene.sky, chain.lit)
             edge = 15 + 3.5 * zigzag(COLUMNS / 9 + chain.lit * 0.4)

@@ -1,5 +1,6 @@
-"""A workflow in API format, `{id: {class_type, inputs, _meta}}`: reading it, finding its nodes, changing inputs."""
+"""A workflow in API format, `{id: {class_type, inputs, _meta}}`: building, reading and checking it, finding its nodes."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,23 @@ from flux_core.errors import Flux1Error
 
 Node = dict[str, Any]
 Graph = dict[str, Node]
+Link = list[Any]
+"""[node id, number of its output]"""
 
 API_FORMAT = "a workflow in API format, {node id: {class_type, inputs}}"
+
+
+class GraphBuilder:
+    """Collects nodes; each call adds one and returns its outputs as links."""
+
+    def __init__(self) -> None:
+        self.graph: Graph = {}
+        self.ids = map(str, itertools.count(1))
+
+    def __call__(self, class_type: str, **inputs: Any) -> list[Link]:
+        key = next(self.ids)
+        self.graph[key] = {"class_type": class_type, "inputs": inputs}
+        return [[key, slot] for slot in range(8)]
 
 
 def read_graph(path: Path) -> Graph:

@@ -4,9 +4,11 @@ from .loading import load_model, load_text_encoders, load_vae
 from .sampling import empty_fixed, euler_sampler, noise_for, sample, variant_of
 from .text import tokenize
 from .ui import said
-from .values import NEEDS_CHANNELS, cut_to_true_size, true_size, with_values
+from .values import CONTROL_CHANNELS, FILL_CHANNELS, NEEDS_CHANNELS, cut_to_true_size, true_size, with_values
 
 __all__ = [
+    "CONTROL_CHANNELS",
+    "FILL_CHANNELS",
     "NEEDS_CHANNELS",
     "cut_to_true_size",
     "empty_fixed",

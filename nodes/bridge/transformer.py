@@ -15,7 +15,7 @@ from ...flux_core import packing
 from ...flux_core.errors import Flux1Error
 from ...flux_core.model import Hooks, Transformer
 from ...flux_core.variants import FluxParams, Variant
-from .values import NEEDS_CHANNELS
+from .values import CONTROL_CHANNELS, FILL_CHANNELS, NEEDS_CHANNELS
 
 LATENT_CHANNELS = 16
 CELL = packing.PATCH**2
@@ -206,6 +206,14 @@ def check_conditioning(model: Transformer, x: Tensor, context: Tensor) -> None:
         )
 
 
+MADE_FOR = {
+    FILL_CHANNELS: ("a Fill model", "the mask", "load flux1-fill-dev.safetensors with Flux1LoadModel"),
+    CONTROL_CHANNELS: ("a Canny or Depth model", "the control picture",
+                       "load flux1-canny-dev or flux1-depth-dev.safetensors, or dev with their LoRA"),
+}  # fmt: skip
+"""By the input channels a conditioning needs: whose they are, what is lost on another model, what to do."""
+
+
 class Flux1Model(comfy.model_base.Flux):
     """ComfyUI's FLUX around our transformer; it also knows which variant it is."""
 
@@ -216,10 +224,11 @@ class Flux1Model(comfy.model_base.Flux):
     def concat_cond(self, **conditioning: Any) -> Tensor | None:
         needed, has = conditioning.get(NEEDS_CHANNELS), self.diffusion_model.img_in.weight.shape[1]
         if needed is not None and needed != has:
+            wanted, lost, fix = MADE_FOR[needed]
             raise Flux1Error(
-                "The conditioning is for a Fill model, this one would ignore the mask",
-                expected=f"a FLUX.1 Fill model, in_channels {needed}",
+                f"The conditioning is for {wanted}, this one would ignore {lost}",
+                expected=f"{wanted}, in_channels {needed}",
                 found=f"{self.variant.name}, in_channels {has}",
-                fix="load flux1-fill-dev.safetensors with Flux1LoadModel",
+                fix=fix,
             )
         return super().concat_cond(**conditioning)

@@ -12,6 +12,8 @@ from ...flux_core.image import size_of
 NEEDS_CHANNELS = "flux1_needs_channels"
 """Conditioning key: packed input channels the model must have for this conditioning to mean anything."""
 
+FILL_CHANNELS, CONTROL_CHANNELS = 384, 128
+
 TRUE_SIZE = "flux1_true_size"
 """Latent key: two sizes (width, height) in pixels, of the picture inside, from its top left, and of it with padding."""
 

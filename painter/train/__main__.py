@@ -3,16 +3,23 @@
 import argparse
 from importlib import import_module
 
-STAGES = ("autoencoder", "text", "pairs", "decoder", "dev", "edit")
+from painter.train import transformers
+
+OTHERS = ("autoencoder", "text", "pairs", "decoder")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument(
+        "stage", choices=[*OTHERS, *transformers.STAGES], metavar="STAGE", help="%(choices)s, in this order"
+    )
     parser.add_argument("--steps", type=int, help="default: the number that the released weights were trained for")
     arguments = parser.parse_args()
     chosen = {} if arguments.steps is None else {"steps": arguments.steps}
-    import_module(f"painter.train.{arguments.stage}").train(**chosen)
+    if arguments.stage in OTHERS:
+        import_module(f"painter.train.{arguments.stage}").train(**chosen)
+    else:
+        transformers.train(arguments.stage, **chosen)
 
 
 if __name__ == "__main__":

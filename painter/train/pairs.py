@@ -1,6 +1,6 @@
-"""Training data for every flow stage: edits drawn before and after, a mask for each, all words and latents.
+"""Training data for every flow stage: edits drawn before and after, a mask, edges and depth for each, words and latents.
 
-A shard is 250 edits. Pictures, words and latents of a shard are made once and kept in runs/, so that a stage can begin
+No scene in it is one that `scenes.held_out` keeps for the scores. A shard is 250 edits. Pictures, words and latents of a shard are made once and kept in runs/, so that a stage can begin
 when the first shards are there.
 """
 
@@ -12,15 +12,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from flux_core.canny import canny_edges
 from flux_core.packing import pack
 from painter.autoencoder import Autoencoder
 from painter.family import FILES, load_autoencoder, load_clip, load_t5
 from painter.language import KINDS, LANDSCAPE_ONLY, Edit, caption, edit
 from painter.masks import around_body, random_mask, region
-from painter.scenes import draw, random_scene
+from painter.scenes import draw, held_out, random_scene
 from painter.tokens import clip_tokens, t5_tokens
 from painter.train.data import HELD_OUT, TRAINING, to_pixels, to_tensor
-from painter.train.loop import RUNS
+from painter.train.loop import RUNS, half_precision
 
 SHARD = 250
 TEXT_TOKENS = 48  # the longest caption; the last of them is always a pad and stands for all further pads
@@ -35,25 +36,34 @@ def save(data: object, path: Path) -> None:
 
 @dataclass(frozen=True)
 class Pictures:
-    """before, after and the target of the mask: (250, 3, 128, 128) bytes; mask (250, 128, 128)."""
+    """before, after and the target of the mask: (250, 3, 128, 128) bytes; mask and depth of before (250, 128, 128)."""
 
     edits: list[Edit]
     before: Tensor
     after: Tensor
     filled: Tensor
     mask: Tensor
+    depth: Tensor
 
 
 def draw_edit(told: Edit, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-    """before, after, filled, mask: a masked sky or sun is filled as the edit says, any other mask as it was."""
+    """before, after, filled, mask, depth: a masked sky or sun is filled as told, any other mask as it was."""
     before, after = draw(told.before), draw(told.after)
     if told.kind == "sky":
         mask = region(before, ("sky", "body"))
     elif told.kind == "remove body":
         mask = around_body(before, rng)
     else:
-        return before.image, after.image, before.image, random_mask(before, rng)
-    return before.image, after.image, np.where(mask[..., None], after.image, before.image), mask
+        return before.image, after.image, before.image, random_mask(before, rng), before.depth
+    return before.image, after.image, np.where(mask[..., None], after.image, before.image), mask, before.depth
+
+
+def new_edit(kind: str, rng: np.random.Generator) -> Edit:
+    """An edit between two scenes that training may see."""
+    while True:
+        told = edit(random_scene(rng), kind, rng)
+        if not held_out(told.before) and not held_out(told.after):
+            return told
 
 
 def pictures(shard: int, part: int = TRAINING) -> Pictures:
@@ -61,11 +71,12 @@ def pictures(shard: int, part: int = TRAINING) -> Pictures:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         rng = np.random.default_rng([part, shard])
-        edits = [edit(random_scene(rng), KINDS[i % len(KINDS)], rng) for i in range(SHARD)]
+        edits = [new_edit(KINDS[i % len(KINDS)], rng) for i in range(SHARD)]
         drawn = [draw_edit(told, rng) for told in tqdm(edits, desc=f"drawing shard {shard}")]
-        before, after, filled, mask = zip(*drawn, strict=True)
+        before, after, filled, mask, depth = zip(*drawn, strict=True)
         stacked = [torch.stack([to_tensor(image) for image in images]) for images in (before, after, filled)]
-        save(Pictures(edits, *stacked, torch.from_numpy(np.stack(mask))), path)
+        depths = torch.from_numpy((np.stack(depth) * 255).round().astype(np.uint8))
+        save(Pictures(edits, *stacked, torch.from_numpy(np.stack(mask)), depths), path)
     return torch.load(path, weights_only=False)
 
 
@@ -137,17 +148,31 @@ def encode(model: Autoencoder, pictures: Tensor) -> Tensor:
     parts = []
     for some in pictures.split(25):
         pixels = to_pixels(some) if some.dtype == torch.uint8 else some
-        parts.append(pack(model.encode(pixels.contiguous(memory_format=torch.channels_last))).half())
+        with half_precision():
+            latent = model.encode(pixels.contiguous(memory_format=torch.channels_last))
+        parts.append(pack(latent.float()).half())
     return torch.cat(parts)
 
 
+def edges(drawn: Tensor) -> Tensor:
+    """Pictures (n, 3, h, w) as bytes -> their Canny edges (n, h, w), 0 or 255."""
+    return canny_edges(drawn.permute(0, 2, 3, 1) / 255) * 255
+
+
+def as_control(grey: Tensor) -> Tensor:
+    """(n, h, w) from 0 to 255 -> bytes (n, 3, h, w), as a control picture is shown to the model."""
+    return grey.byte()[:, None].expand(-1, 3, -1, -1)
+
+
 def latents(shard: int, model: Autoencoder, part: int = TRAINING) -> dict[str, Tensor]:
-    """before, after, filled, masked: (250, 64, 64); mask (250, 64, 256) as Fill takes it."""
+    """before, after, filled, masked, and edges and depth of before: (250, 64, 64); mask (250, 128, 128)."""
     path = RUNS / "pairs" / f"latents_{part}_{shard}.pt"
     if not path.exists():
         drawn = pictures(shard, part)
         hidden = to_pixels(drawn.filled) * ~drawn.mask[:, None]
         save({
+            "canny": encode(model, as_control(edges(drawn.before))),
+            "depth": encode(model, as_control(drawn.depth)),
             "before": encode(model, drawn.before),
             "after": encode(model, drawn.after),
             "filled": encode(model, drawn.filled),
@@ -157,7 +182,7 @@ def latents(shard: int, model: Autoencoder, part: int = TRAINING) -> dict[str, T
     return torch.load(path)
 
 
-def train(steps: int = 12) -> None:
+def train(steps: int = 40) -> None:
     """Make the held-out shard and the first `steps` shards for training; what is there already is kept."""
     encoders, model = Encoders(), load_autoencoder(RUNS / FILES["ae"]).to(memory_format=torch.channels_last)
     for part, shard in [(TRAINING, 0), (HELD_OUT, 0), *((TRAINING, k) for k in range(1, steps))]:

@@ -1,31 +1,15 @@
 """Small graphs for the server, and their results as latents."""
 
-import itertools
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 
 from workflows.client import Client
+from workflows.graph import GraphBuilder, Link
 from workflows.server import Server
 
 PROMPT = "a lake below three mountains, red evening sky"
-
-
-class GraphBuilder:
-    """Collects nodes; each call returns the node's outputs as links."""
-
-    def __init__(self):
-        self.graph: dict[str, dict] = {}
-        self.ids = map(str, itertools.count(1))
-
-    def __call__(self, class_type: str, **inputs) -> list["Link"]:
-        key = next(self.ids)
-        self.graph[key] = {"class_type": class_type, "inputs": inputs}
-        return [[key, slot] for slot in range(8)]
-
-
-Link = list
 
 
 def encoders(add: GraphBuilder) -> tuple[Link, Link]:
