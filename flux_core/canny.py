@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import max_pool2d, pad
+from torch.nn.functional import pad
 
 from .errors import Flux1Error
 
@@ -35,7 +35,7 @@ def canny_edges(image: Tensor, low: int = LOW, high: int = HIGH) -> Tensor:
 
 
 def eight_bit(image: Tensor) -> Tensor:
-    """`(b, height, width, 3)` in [0, 1] to whole numbers from 0 to 255, `(b, 3, height, width)` int32."""
+    """`(b, height, width, 3)` in [0, 1] to whole numbers from 0 to 255, `(b, 3, height, width)` int32 ."""
     return (image.movedim(-1, 1).float() * 255).round().clamp(0, 255).int()
 
 
@@ -54,9 +54,11 @@ def sobel(colours: Tensor) -> tuple[Tensor, Tensor]:
 
 def steepest(dx: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
     """Of each pixel's colours the gradient with the largest L1 magnitude, the first of equals: `(b, height, width)`."""
-    magnitude, order = dx.abs() + dy.abs(), torch.arange(dx.shape[1], device=dx.device).view(1, -1, 1, 1)
-    first = (magnitude * dx.shape[1] - order).argmax(1, keepdim=True)
-    return dx.gather(1, first)[:, 0], dy.gather(1, first)[:, 0]
+    best_x, best_y = dx[:, 0], dy[:, 0]
+    for x, y in zip(dx.unbind(1)[1:], dy.unbind(1)[1:], strict=True):
+        steeper = x.abs() + y.abs() > best_x.abs() + best_y.abs()
+        best_x, best_y = torch.where(steeper, x, best_x), torch.where(steeper, y, best_y)
+    return best_x, best_y
 
 
 def is_peak(dx: Tensor, dy: Tensor, magnitude: Tensor) -> Tensor:
@@ -67,7 +69,7 @@ def is_peak(dx: Tensor, dy: Tensor, magnitude: Tensor) -> Tensor:
     def at(row: int, column: int) -> Tensor:
         return padded[..., 1 + row : 1 + row + height, 1 + column : 1 + column + width]
 
-    x, y = dx.abs().long(), dy.abs().long() << 15
+    x, y = dx.abs(), dy.abs() << 15  # at most 2 ** 28
     below_22 = y < x * TAN_22
     above_67 = y > x * TAN_22 + (x << 16)
     falling = (dx ^ dy) < 0
@@ -81,10 +83,18 @@ def is_peak(dx: Tensor, dy: Tensor, magnitude: Tensor) -> Tensor:
 
 def connected(seeds: Tensor, candidates: Tensor) -> Tensor:
     """The candidates that touch a seed, directly or through other candidates (hysteresis, 8 neighbours)."""
-    allowed, reached = candidates[:, None].float(), seeds[:, None].float()
+    reached = seeds & candidates
     while True:
         before = reached
-        for _ in range(16):  # looking whether anything changed costs a wait for the device
-            reached = max_pool2d(reached, 3, stride=1, padding=1) * allowed
+        for _ in range(8):  # looking whether anything changed costs a wait for the device
+            reached = spread(spread(reached, -1), -2) & candidates
         if torch.equal(before, reached):
-            return reached[:, 0] > 0
+            return reached
+
+
+def spread(where: Tensor, dim: int) -> Tensor:
+    """True also one step before and behind along `dim`."""
+    wider, length = where.clone(), where.shape[dim] - 1
+    wider.narrow(dim, 1, length).logical_or_(where.narrow(dim, 0, length))
+    wider.narrow(dim, 0, length).logical_or_(where.narrow(dim, 1, length))
+    return wider
