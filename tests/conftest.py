@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from painter.painter import Painter
     from workflows.client import Client
     from workflows.server import Server
 
@@ -77,3 +78,14 @@ def server(running: "Server") -> "Client":
     from workflows.client import Client
 
     return Client(running.address)
+
+
+@pytest.fixture(scope="session")
+def painter(checkout: Path) -> "Iterator[Painter]":
+    """A server of its own with the trained family."""
+    from painter.painter import WEIGHTS, Painter
+    from workflows.client import Client
+    from workflows.server import serve
+
+    with serve(WEIGHTS, comfyui=checkout) as server:
+        yield Painter(Client(server.address))
