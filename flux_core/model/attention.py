@@ -15,10 +15,20 @@ def rotate(x: Tensor, pe: Tensor) -> Tensor:
     return turned.flatten(-2).to(x.dtype)
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, pe: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Attention with rotary positions: q, k, v `(b, heads, tokens, head_dim)` to `(b, tokens, heads * head_dim)`."""
-    out = scaled_dot_product_attention(rotate(q, pe), rotate(k, pe), v, attn_mask=mask)
+def attention(q: Tensor, k: Tensor, v: Tensor, pe: Tensor, mask: Tensor | None = None, first_query: int = 0) -> Tensor:
+    """Attention with rotary positions: q, k, v `(b, heads, tokens, head_dim)` to `(b, queries, heads * head_dim)`.
+
+    `q` may have fewer tokens than `k` and `v`: those from `first_query` on. `pe` and `mask` are always of all tokens.
+    """
+    q_pe, mask = for_queries(q, pe, mask, first_query)
+    out = scaled_dot_product_attention(rotate(q, q_pe), rotate(k, pe), v, attn_mask=mask)
     return rearrange(out, "b h n d -> b n (h d)")
+
+
+def for_queries(q: Tensor, pe: Tensor, mask: Tensor | None, first_query: int) -> tuple[Tensor, Tensor | None]:
+    """Of all tokens' positions and mask rows, those of the queries in `q`."""
+    queries = slice(first_query, first_query + q.shape[2])
+    return pe[:, :, queries], mask if mask is None or mask.shape[-2] == 1 else mask[..., queries, :]
 
 
 def split_heads(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,40 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .attention import finite_in_half, split_heads
 from .hooks import Hooks
+from .modulation import ModulationLayer, modulations
 
 EPS = 1e-6
 """Of every norm in FLUX.1."""
-
-
-class Modulation(NamedTuple):
-    """One adaptive layer norm's three vectors, `(b, 1, hidden)` each."""
-
-    shift: Tensor
-    scale: Tensor
-    gate: Tensor
-
-    def modulate(self, normed: Tensor) -> Tensor:
-        return torch.addcmul(self.shift, normed, 1 + self.scale)
-
-
-class ModulationLayer(nn.Module):
-    """vec `(b, hidden)` to the modulation of each of a stream's sub-layers: two in a double block, one in a single."""
-
-    def __init__(self, dim: int, sublayers: int, operations: Any, **factory: Any):
-        super().__init__()
-        self.sublayers = sublayers
-        self.lin = operations.Linear(dim, 3 * sublayers * dim, bias=True, **factory)
-
-    def forward(self, vec: Tensor) -> list[Modulation]:
-        vectors = self.lin(nn.functional.silu(vec))[:, None, :].chunk(3 * self.sublayers, dim=-1)
-        return [Modulation(*vectors[i : i + 3]) for i in range(0, len(vectors), 3)]
 
 
 class QKNorm(nn.Module):
@@ -101,8 +78,8 @@ class DoubleStreamBlock(nn.Module):
         self, img: Tensor, txt: Tensor, vec: Tensor, pe: Tensor, mask: Tensor | None = None, hooks: Hooks = Hooks()
     ) -> tuple[Tensor, Tensor]:
         """img and txt `(b, tokens, hidden)`, vec `(b, hidden)`; returns (img, txt)."""
-        img_attention, img_mlp = self.img_mod(vec)
-        txt_attention, txt_mlp = self.txt_mod(vec)
+        img_attention, img_mlp = modulations(hooks.modulate(self.img_mod, vec), 2)
+        txt_attention, txt_mlp = modulations(hooks.modulate(self.txt_mod, vec), 2)
 
         of_img = self.img_attn.queries_keys_values(img_attention.modulate(self.img_norm1(img)))
         of_txt = self.txt_attn.queries_keys_values(txt_attention.modulate(self.txt_norm1(txt)))
@@ -110,10 +87,10 @@ class DoubleStreamBlock(nn.Module):
         attended = hooks.attention(q, k, v, pe, mask, txt.shape[1])
         txt_attended, img_attended = attended.tensor_split([txt.shape[1]], dim=1)
 
-        img = img + img_attention.gate * self.img_attn.proj(img_attended)
-        img = img + img_mlp.gate * self.img_mlp(img_mlp.modulate(self.img_norm2(img)))
-        txt = txt + txt_attention.gate * self.txt_attn.proj(txt_attended)
-        txt = txt + txt_mlp.gate * self.txt_mlp(txt_mlp.modulate(self.txt_norm2(txt)))
+        img = img_attention.gated(img, self.img_attn.proj(img_attended))
+        img = img_mlp.gated(img, self.img_mlp(img_mlp.modulate(self.img_norm2(img))))
+        txt = txt_attention.gated(txt, self.txt_attn.proj(txt_attended))
+        txt = txt_mlp.gated(txt, self.txt_mlp(txt_mlp.modulate(self.txt_norm2(txt))))
         return img, finite_in_half(txt)
 
 
@@ -139,14 +116,16 @@ class SingleStreamBlock(nn.Module):
         pe: Tensor,
         mask: Tensor | None = None,
         hooks: Hooks = Hooks(),
+        needed: slice = slice(None),
     ) -> Tensor:
-        """x `(b, text_tokens + image tokens, hidden)`, vec `(b, hidden)`; returns the like of x."""
-        (modulation,) = self.modulation(vec)
+        """x `(b, text_tokens + image tokens, hidden)`, vec `(b, hidden)`; returns the like of x, its `needed` tokens."""
+        (modulation,) = modulations(hooks.modulate(self.modulation, vec), 1)
         qkv, hidden = self.linear1(modulation.modulate(self.pre_norm(x))).split(self.widths, dim=-1)
         q, k, v = split_heads(qkv, self.heads)
-        attended = hooks.attention(*self.norm(q, k, v), v, pe, mask, text_tokens)
-        out = self.linear2(torch.cat([attended, self.mlp_act(hidden)], dim=-1))
-        return finite_in_half(x + modulation.gate * out)
+        q, k = self.norm(q[:, :, needed], k, v)
+        attended = hooks.attention(q, k, v, pe, mask, text_tokens, needed.start or 0)
+        out = self.linear2(torch.cat([attended, self.mlp_act(hidden[:, needed])], dim=-1))
+        return finite_in_half(modulation.gated(x[:, needed], out))
 
 
 class LastLayer(nn.Module):
@@ -158,6 +137,6 @@ class LastLayer(nn.Module):
         self.linear = operations.Linear(dim, out_channels, bias=True, **factory)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), operations.Linear(dim, 2 * dim, bias=True, **factory))
 
-    def forward(self, x: Tensor, vec: Tensor) -> Tensor:
-        shift, scale = self.adaLN_modulation(vec)[:, None, :].chunk(2, dim=-1)
+    def forward(self, x: Tensor, vec: Tensor, hooks: Hooks = Hooks()) -> Tensor:
+        shift, scale = hooks.modulate(self.adaLN_modulation, vec)[:, None, :].chunk(2, dim=-1)
         return self.linear(torch.addcmul(shift, self.norm_final(x), 1 + scale))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from .attention import attention
+from .modulation import Table
 
 if TYPE_CHECKING:
     from .blocks import DoubleStreamBlock, SingleStreamBlock
@@ -17,7 +18,16 @@ class Hooks:
 
     Shapes: img and txt `(b, tokens, hidden)`, ids `(b, tokens, 3)`, vec `(b, hidden)`, pe as `embedding.rotary`
     returns it, mask broadcastable to `(b, heads, tokens, tokens)`; q, k, v `(b, heads, tokens, head_dim)`.
+
+    table: this step's modulations, when they are known before.
     """
+
+    def __init__(self, table: Table | None = None):
+        self.table = table
+
+    def modulate(self, layer: nn.Module, vec: Tensor) -> Tensor:
+        """A modulation layer's output for `vec`, from the table if it was made for this very `vec`."""
+        return self.table.of[layer] if self.table is not None and self.table.vec is vec else layer(vec)
 
     def enter(
         self, img: Tensor, txt: Tensor, img_ids: Tensor, txt_ids: Tensor
@@ -47,10 +57,16 @@ class Hooks:
         vec: Tensor,
         pe: Tensor,
         mask: Tensor | None,
+        needed: slice,
     ) -> Tensor:
-        """Run, wrap or replace single block number `index`; `x` is text, then image, and so is what it returns."""
-        return block(x, text_tokens, vec, pe, mask, self)
+        """Run, wrap or replace single block number `index`; `x` is text, then image.
 
-    def attention(self, q: Tensor, k: Tensor, v: Tensor, pe: Tensor, mask: Tensor | None, text_tokens: int) -> Tensor:
-        """Joint attention over text, then image tokens: `(b, tokens, heads * head_dim)`."""
-        return attention(q, k, v, pe, mask)
+        Returns the like of `x`, or only its tokens in `needed`: of the last block nothing else is looked at.
+        """
+        return block(x, text_tokens, vec, pe, mask, self, needed)
+
+    def attention(
+        self, q: Tensor, k: Tensor, v: Tensor, pe: Tensor, mask: Tensor | None, text_tokens: int, first_query: int = 0
+    ) -> Tensor:
+        """Joint attention over text, then image tokens: `(b, queries, heads * head_dim)`, see `attention.attention`."""
+        return attention(q, k, v, pe, mask, first_query)

@@ -15,6 +15,7 @@ from .attention import finite_in_half
 from .blocks import DoubleStreamBlock, LastLayer, SingleStreamBlock
 from .embedding import TIME_CHANNELS, MLPEmbedder, rotary, sinusoid
 from .hooks import Hooks
+from .modulation import Row, Table, rows_for
 
 
 @dataclass(frozen=True)
@@ -110,12 +111,9 @@ class Transformer(nn.Module):
         batch = len(txt)
         img_ids = torch.cat([img_ids, *(ids for _, ids in references)]).expand(batch, -1, -1)
         txt_ids = img_ids.new_zeros(batch, txt.shape[1], img_ids.shape[-1])
-        vec = [self.vector_in(y)]
-        if self.guidance_in is not None and guidance is not None:
-            vec.insert(0, self.guidance_in(sinusoid(guidance).to(txt.dtype)))
         return Prepared(
             txt=self.txt_in(txt),
-            vec=tuple(vec),
+            vec=self.told(y, guidance),
             extra=extra,
             references=self._project_references([tokens for tokens, _ in references], extra) if references else None,
             img_ids=img_ids,
@@ -126,10 +124,8 @@ class Transformer(nn.Module):
 
     def step(self, img: Tensor, timesteps: Tensor, prepared: Prepared, hooks: Hooks = Hooks()) -> Tensor:
         """Velocity `(b, tokens, 64)` of packed latents `img` at noise level `timesteps` `(b,)` in [0, 1]."""
-        tokens = img.shape[1]
-        vec = self.time_in(sinusoid(timesteps).to(img.dtype))
-        for part in prepared.vec:
-            vec = vec + part
+        target = img.shape[1]
+        vec = self.vec(timesteps, prepared.vec) if hooks.table is None else hooks.table.vec
         img = self.img_in(img if prepared.extra is None else torch.cat([img, prepared.extra], dim=-1))
         if prepared.references is not None:
             img = torch.cat([img, prepared.references], dim=1)
@@ -142,11 +138,44 @@ class Transformer(nn.Module):
         for index, block in enumerate(self.double_blocks):
             img, txt = hooks.double_block(index, block, img, txt, vec, pe, prepared.mask)
 
-        x = torch.cat([txt, finite_in_half(img)], dim=1)
+        x, painted = torch.cat([txt, finite_in_half(img)], dim=1), slice(text_tokens, text_tokens + target)
         for index, block in enumerate(self.single_blocks):
-            x = hooks.single_block(index, block, x, text_tokens, vec, pe, prepared.mask)
+            last = block is self.single_blocks[-1]
+            x = hooks.single_block(
+                index, block, x, text_tokens, vec, pe, prepared.mask, painted if last else slice(None)
+            )
 
-        return self.final_layer(x[:, text_tokens : text_tokens + tokens], vec)
+        return self.final_layer(x if x.shape[1] == target else x[:, painted], vec, hooks)
+
+    def told(self, y: Tensor, guidance: Tensor | None) -> tuple[Tensor, ...]:
+        """What stands in `vec` beside the noise level: guidance `(b,)`, if embedded, and pooled text `(b, vec_in_dim)`."""
+        pooled = self.vector_in(y)
+        if self.guidance_in is None or guidance is None:
+            return (pooled,)
+        return self.guidance_in(sinusoid(guidance).to(y.dtype)), pooled
+
+    def vec(self, timesteps: Tensor, told: tuple[Tensor, ...]) -> Tensor:
+        """What every modulation comes from, `(b, hidden)`: the noise level's embedding and what was `told`."""
+        vec = self.time_in(sinusoid(timesteps).to(told[0].dtype))
+        for part in told:
+            vec = vec + part
+        return vec
+
+    def modulation_layers(self) -> list[nn.Module]:
+        """All that read `vec`, in the order of their use; each gives `(b, its width)`."""
+        layers = [layer for block in self.double_blocks for layer in (block.img_mod, block.txt_mod)]
+        return [*layers, *(block.modulation for block in self.single_blocks), self.final_layer.adaLN_modulation]
+
+    def rows(self, samples: Sequence[tuple[Tensor, Tensor, Tensor | None]]) -> list[Row]:
+        """All modulations of each sample (noise level, pooled text, guidance), each of the three `(1, ...)`."""
+        vecs = [self.vec(timestep, self.told(y, guidance)) for timestep, y, guidance in samples]
+        return rows_for(self.modulation_layers(), vecs)
+
+    def table(self, rows: Sequence[Row]) -> Table:
+        """One step's table for a batch of `rows`."""
+        dim = self.params.hidden_size
+        widths = [6 * dim] * (2 * len(self.double_blocks)) + [3 * dim] * len(self.single_blocks) + [2 * dim]
+        return Table(self.modulation_layers(), widths, rows)
 
     def _project_references(self, references: Sequence[Tensor], extra: Tensor | None) -> Tensor:
         """Reference tokens have no masked or control picture of their own: those channels are zero."""

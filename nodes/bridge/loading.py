@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ...flux_core import checkpoint
 from ...flux_core.variants import VARIANTS
+from . import constants
 from .transformer import Flux1Model
 
 
@@ -48,6 +49,7 @@ def load_model(path: str, dtype: torch.dtype | None = None, variant: str = "auto
         model.to(offload)
     model.load_model_weights(weights, "", assign=patcher.is_dynamic())
     patcher.cached_patcher_init = (load_model, (path, dtype, variant))
+    constants.attach(patcher)
     return patcher
 
 

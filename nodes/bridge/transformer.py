@@ -8,13 +8,17 @@ from typing import Any
 import comfy.model_base
 import comfy.patcher_extension
 import torch
+from comfy.ldm.flux.math import apply_rope1
 from comfy.ldm.flux.math import attention as comfy_attention
+from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor
 
 from ...flux_core import packing
 from ...flux_core.errors import Flux1Error
-from ...flux_core.model import Hooks, Transformer
+from ...flux_core.model import Hooks, Table, Transformer
+from ...flux_core.model.attention import for_queries
 from ...flux_core.variants import FluxParams, Variant
+from .constants import Constants, samples_of
 from .values import CONTROL_CHANNELS, FILL_CHANNELS, NEEDS_CHANNELS
 
 LATENT_CHANNELS = 16
@@ -25,7 +29,14 @@ CELL = packing.PATCH**2
 class ComfyHooks(Hooks):
     """What ComfyUI's `transformer_options` and ControlNets hang into one call of the transformer."""
 
-    def __init__(self, options: dict[str, Any], control: dict[str, list[Tensor | None]] | None, blocks: Transformer):
+    def __init__(
+        self,
+        options: dict[str, Any],
+        control: dict[str, list[Tensor | None]] | None,
+        blocks: Transformer,
+        table: Table | None = None,
+    ):
+        super().__init__(table)
         self.options = options
         self.patches = options.get("patches", {})
         self.replacements = options.get("patches_replace", {}).get("dit", {})
@@ -49,17 +60,22 @@ class ComfyHooks(Hooks):
         out = self._run("double_block", index, args, original)
         return self._controlled("input", index, out["img"], 0), out["txt"]
 
-    def single_block(self, index, block, x, text_tokens, vec, pe, mask):
+    def single_block(self, index, block, x, text_tokens, vec, pe, mask, needed):
         self._announce("single", index)
         self.options["img_slice"] = [text_tokens, x.shape[1]]
+        if self._looked_at("single_block", index):
+            needed = slice(None)
 
         def original(args: dict[str, Any]) -> dict[str, Tensor]:
-            return {"img": block(args["img"], text_tokens, args["vec"], args["pe"], args.get("attn_mask"), self)}
+            img = block(args["img"], text_tokens, args["vec"], args["pe"], args.get("attn_mask"), self, needed)
+            return {"img": img}
 
         out = self._run("single_block", index, {"img": x, "vec": vec, "pe": pe, "attn_mask": mask}, original)
         return self._controlled("output", index, out["img"], text_tokens)
 
-    def attention(self, q, k, v, pe, mask, text_tokens):
+    def attention(self, q, k, v, pe, mask, text_tokens, first_query=0):
+        if q.shape[2] < k.shape[2]:
+            return self._attention_of_some(q, k, v, pe, mask, first_query)
         seen = {**self.options, "img_slice": [text_tokens, q.shape[2]]}
         for patch in self.patches.get("attn1_patch", ()):
             out = patch(q, k, v, pe=pe, attn_mask=mask, extra_options=seen)
@@ -69,6 +85,22 @@ class ComfyHooks(Hooks):
         for patch in self.patches.get("attn1_output_patch", ()):
             attended = patch(attended, seen)
         return attended
+
+    def _attention_of_some(self, q, k, v, pe, mask, first_query):
+        """ComfyUI's attention for fewer queries than keys; no patch is there to see it."""
+        q_pe, mask = for_queries(q, pe, mask, first_query)
+        q, k, heads = apply_rope1(q, q_pe), apply_rope1(k, pe), q.shape[1]
+        return optimized_attention(q, k, v, heads, skip_reshape=True, mask=mask, transformer_options=self.options)
+
+    def _looked_at(self, kind: str, index: int) -> bool:
+        """Whether somebody else sees what this block takes or gives, and expects all tokens in it."""
+        seen = {
+            "attn1_patch",
+            "attn1_output_patch",
+        } & self.patches.keys() or "optimized_attention_override" in self.options
+        residuals = self.control.get("output") or ()
+        controlled = index < len(residuals) and residuals[index] is not None
+        return bool(seen) or controlled or (kind, index) in self.replacements
 
     def _announce(self, kind: str, index: int) -> None:
         self.options.update(block_type=kind, block_index=index, total_blocks=self.totals[kind])
@@ -97,6 +129,7 @@ class ComfyTransformer(Transformer):
     def __init__(self, dtype: torch.dtype | None = None, device: Any = None, operations: Any = None, **config: Any):
         super().__init__(params_of(config), operations, dtype=dtype, device=device)
         self.dtype = dtype
+        self.constants = Constants()
 
     def forward(
         self,
@@ -140,18 +173,21 @@ class ComfyTransformer(Transformer):
         if references:
             options["reference_image_num_tokens"] = [tokens.shape[1] for tokens, _ in references]
         pooled = context.new_zeros(len(x), self.params.vec_in_dim) if y is None else y[:, : self.params.vec_in_dim]
-        tokens = super().forward(
-            packing.pack(noisy),
-            packing.image_ids(*packing.grid_of(height, width), options=rope, device=x.device),
-            context,
-            timestep,
-            pooled,
-            guidance,
-            extra=packing.pack(extra) if extra.shape[1] else None,
-            references=references,
-            mask=attention_mask,
-            hooks=ComfyHooks(options, control, self),
+        prepared = self.constants.prepare(
+            (context, pooled, guidance, attention_mask, extra, *(tokens for tokens, _ in references)),
+            (height, width, ref_latents_method, rope, [tuple(latent.shape) for latent in ref_latents or ()]),
+            lambda: self.prepare(
+                packing.image_ids(*packing.grid_of(height, width), options=rope, device=x.device),
+                context,
+                pooled,
+                guidance,
+                extra=packing.pack(extra) if extra.shape[1] else None,
+                references=references,
+                mask=attention_mask,
+            ),
         )
+        table = self.constants.table(self, samples_of(timestep, pooled, guidance))
+        tokens = self.step(packing.pack(noisy), timestep, prepared, hooks=ComfyHooks(options, control, self, table))
         return packing.unpack(tokens, height, width)
 
     def _references(

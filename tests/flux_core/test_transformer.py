@@ -177,13 +177,14 @@ def test_odd_sizes_do_not_see_the_opposite_edge():
 def test_hooks_see_every_block_and_may_replace_it():
     class Skipping(Hooks):
         def __init__(self):
+            super().__init__()
             self.seen = []
 
         def double_block(self, index, block, img, txt, vec, pe, mask):
             self.seen.append(("double", index))
             return img, txt
 
-        def single_block(self, index, block, x, text_tokens, vec, pe, mask):
+        def single_block(self, index, block, x, text_tokens, vec, pe, mask, needed):
             self.seen.append(("single", index))
             return x
 
@@ -200,6 +201,53 @@ def test_hooks_see_every_block_and_may_replace_it():
         ("single", 2),
     ]
     assert not torch.allclose(skipped, model(*arguments))
+
+
+class Whole(Hooks):
+    """Asks the last block for everything, as if all of it were looked at."""
+
+    def single_block(self, index, block, x, text_tokens, vec, pe, mask, needed):
+        return block(x, text_tokens, vec, pe, mask, self)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("masked", [False, True])
+def test_what_the_last_block_leaves_out_changes_no_bit(dtype: torch.dtype, masked: bool):
+    torch.manual_seed(3)
+    model, grid = transformer(TINY).to(dtype), 12
+    tokens, context = torch.randn(2, grid**2, 64).to(dtype), torch.randn(2, 37, TINY.context_in_dim).to(dtype)
+    reference = torch.randn(2, 64, 64).to(dtype), packing.image_ids(8, 8, 1)
+    everything = 37 + grid**2 + 64
+    arguments = (tokens, packing.image_ids(grid, grid), context, torch.tensor([0.7, 0.7]),
+                 torch.randn(2, TINY.vec_in_dim).to(dtype), torch.tensor([3.5, 3.5]).to(dtype))  # fmt: skip
+    mask = torch.randn(1, 1, everything, everything).to(dtype) if masked else None
+    trimmed, whole = (model(*arguments, references=[reference], mask=mask, hooks=hooks) for hooks in (Hooks(), Whole()))
+    assert torch.equal(trimmed, whole)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_sampling_from_a_table_changes_no_bit_and_needs_no_modulation_layer(dtype: torch.dtype):
+    torch.manual_seed(3)
+    model = transformer(TINY).to(dtype)
+    arguments = {"y": torch.randn(1, TINY.vec_in_dim).to(dtype), "guidance": torch.tensor([3.5]).to(dtype)}
+    tokens, context = torch.randn(1, 24, 64).to(dtype), torch.randn(1, 9, TINY.context_in_dim).to(dtype)
+    prepared, t = model.prepare(packing.image_ids(6, 4), context, **arguments), torch.tensor([0.7])
+    without = model.step(tokens, t, prepared)
+    table = model.table(model.rows([(t, arguments["y"], arguments["guidance"])]))
+    for layer in model.modulation_layers():
+        for parameter in layer.parameters():
+            parameter.data.fill_(float("nan"))
+    assert torch.equal(model.step(tokens, t, prepared, Hooks(table)), without)
+    assert model.step(tokens, t, prepared).isnan().all()
+
+
+def test_a_tables_rows_are_its_samples_own():
+    torch.manual_seed(3)
+    model, pooled = transformer(TINY), torch.randn(2, TINY.vec_in_dim)
+    t, guidance = torch.tensor([0.7, 0.2]), torch.tensor([3.5, 9.0])
+    table = model.table(model.rows(list(zip(t.split(1), pooled.split(1), guidance.split(1), strict=True))))
+    for layer in model.modulation_layers():
+        torch.testing.assert_close(table.of[layer], layer(model.vec(t, model.told(pooled, guidance))))
 
 
 def test_weights_load_under_the_released_names():
