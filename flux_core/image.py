@@ -135,10 +135,15 @@ def fit(image: Tensor) -> Sized:
     return Sized(padded, inner)
 
 
+def scaled(image: Tensor, scale: float) -> Tensor:
+    """By a factor, each side rounded to whole tokens."""
+    return resized(image, tuple(max(TOKEN, round(side * scale / TOKEN) * TOKEN) for side in size_of(image)))
+
+
 def own_size(image: Tensor) -> Sized:
     """At its own size, each side rounded to whole tokens."""
-    size = tuple(max(TOKEN, round(side / TOKEN) * TOKEN) for side in size_of(image))
-    return Sized(resized(image, size), size)
+    image = scaled(image, 1.0)
+    return Sized(image, size_of(image))
 
 
 SIZINGS = {"stretch": stretch, "crop": crop, "pad": fit, "own size": own_size}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 PATCH = 2
 """Side, in latent cells, of the square that becomes one token."""
 
-Placement = Literal["offset", "index", "uxo"]
+Placement = Literal["offset", "index", "uxo", "canvas"]
 
 
 def pad_to_patch(latent: Tensor) -> Tensor:
@@ -97,15 +97,32 @@ def reference_ids(
       that keeps the whole smaller (one reference: exactly Kontext's training).
     - index: reference n is image n, all at the origin.
     - uxo: all are image 0 like the canvas, laid diagonally beyond it (UNO, USO).
+
+    And one of our own:
+
+    - canvas: reference n is image n, stretched over the whole canvas: for references of fewer tokens than it has.
     """
     if placement not in PLACEMENTS:
         raise ValueError(f"placement must be one of {', '.join(PLACEMENTS)}, not {placement!r}")
-    origins = PLACEMENTS[placement](sizes, canvas)
+    if placement == "canvas":
+        return [_over(canvas, size, number, options, device) for number, size in enumerate(sizes, start=1)]
+    origins = COMFYUIS_PLACEMENTS[placement](sizes, canvas)
     # Offsets are rounded to whole tokens, half up, as ComfyUI does.
     return [
         image_ids(*grid_of(*size), index, (top + 1) // PATCH, (left + 1) // PATCH, options, device)
         for size, (index, top, left) in zip(sizes, origins, strict=True)
     ]
+
+
+def _over(
+    canvas: tuple[int, int], size: tuple[int, int], index: int, options: RopeOptions, device: torch.device | None
+) -> Tensor:
+    """Positions of a grid whose tokens stand where their middles are when it is stretched over the canvas."""
+    rows, columns = grid_of(*size)
+    down, across = (whole / part for whole, part in zip(grid_of(*canvas), (rows, columns), strict=True))
+    stretched = replace(options, scale_y=options.scale_y * down, scale_x=options.scale_x * across)
+    top, left = ((stretch - 1) / 2 * scale for stretch, scale in ((down, options.scale_y), (across, options.scale_x)))
+    return image_ids(rows, columns, index, top, left, stretched, device)
 
 
 def _offset(sizes: Sequence[tuple[int, int]], canvas: tuple[int, int]) -> list[tuple[int, int, int]]:
@@ -130,4 +147,5 @@ def _uxo(sizes: Sequence[tuple[int, int]], canvas: tuple[int, int]) -> list[tupl
     return origins
 
 
-PLACEMENTS = {"offset": _offset, "index": _index, "uxo": _uxo}
+COMFYUIS_PLACEMENTS = {"offset": _offset, "index": _index, "uxo": _uxo}
+PLACEMENTS = (*COMFYUIS_PLACEMENTS, "canvas")

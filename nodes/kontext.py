@@ -7,8 +7,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..flux_core import cost, packing
 from ..flux_core import image as pictures
-from ..flux_core import packing
 from . import bridge
 
 
@@ -42,12 +42,23 @@ class Flux1KontextReference(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "placement",
-                    options=list(packing.PLACEMENTS),
+                    options=list(packing.COMFYUIS_PLACEMENTS),
                     default="offset",
                     optional=True,
                     advanced=True,
                     tooltip="Where several references stand: offset, as Kontext was trained, side by side; index, each "
                     "one an image of its own; uxo, diagonally beyond the picture (UNO, USO).",
+                ),
+                io.Float.Input(
+                    "scale",
+                    default=1.0,
+                    min=0.1,
+                    max=1.0,
+                    step=0.05,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Below 1 the references are shown that much smaller, each stretched over the picture by its "
+                    "positions: at 0.5 a quarter of the tokens. Faster, but fine detail is lost.",
                 ),
             ],
             outputs=[
@@ -59,16 +70,30 @@ class Flux1KontextReference(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, conditioning: list, vae: Any, images: dict[str, Any], sizing: str, placement: str = "offset"
+        cls,
+        conditioning: list,
+        vae: Any,
+        images: dict[str, Any],
+        sizing: str,
+        placement: str = "offset",
+        scale: float = 1.0,
     ) -> io.NodeOutput:
         sized = [pictures.SIZINGS[sizing](pictures.rgb(image)) for image in images.values() if image is not None]
-        latents = [vae.encode(picture.image) for picture in sized]
+        canvas = vae.encode(sized[0].image)
+        latents = [canvas, *(vae.encode(picture.image) for picture in sized[1:])]
+        if scale < 1:
+            latents, placement = [vae.encode(pictures.scaled(picture.image, scale)) for picture in sized], "canvas"
         conditioning = bridge.with_values(conditioning, {"reference_latents": latents}, append=True)
         conditioning = bridge.with_values(conditioning, {"reference_latents_method": placement})
-        counts = [packing.token_count(*latent.shape[-2:]) for latent in latents]
-        report = f"{len(counts)} reference(s), {' + '.join(map(str, counts))} tokens"
-        latent = {"samples": latents[0], **bridge.true_size(sized[0].size, sized[0].image)}
-        return io.NodeOutput(conditioning, latent, ui=bridge.said(cls, report))
+        latent = {"samples": canvas, **bridge.true_size(sized[0].size, sized[0].image)}
+        return io.NodeOutput(conditioning, latent, ui=bridge.said(cls, report(canvas, latents)))
+
+
+def report(canvas: Any, latents: list) -> str:
+    """How many tokens the references have, and what they cost."""
+    whole, *counts = (packing.token_count(*latent.shape[-2:]) for latent in (canvas, *latents))
+    times = cost.slowdown(whole, sum(counts))
+    return f"{len(counts)} reference(s), {' + '.join(map(str, counts))} tokens: a step takes about {times:.1f} times as long"
 
 
 NODES = [Flux1KontextReference]

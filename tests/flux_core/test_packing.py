@@ -52,3 +52,17 @@ def test_no_two_tokens_share_a_position(placement):
 def test_unknown_placement_is_refused():
     with pytest.raises(ValueError, match="offset, index, uxo"):
         packing.reference_ids([(4, 4)], (8, 8), "beside")
+
+
+def test_a_reference_of_the_canvas_own_size_stands_on_the_canvas_itself():
+    ids = packing.reference_ids([(12, 8)], (12, 8), "canvas")[0]
+    assert torch.equal(ids, packing.image_ids(6, 4, index=1))
+
+
+def test_a_smaller_reference_over_the_canvas_spans_it_evenly():
+    """Half the size: each of its tokens stands in the middle of the four that it stands for."""
+    options = packing.RopeOptions(scale_x=1.5, shift_x=3, scale_y=0.5, shift_y=-2)
+    for chosen in (packing.RopeOptions(), options):
+        (small,) = packing.reference_ids([(8, 12)], (16, 24), "canvas", chosen)
+        whole = packing.image_ids(8, 12, index=1, options=chosen).unflatten(0, (4, 2, 6, 2)).mean((1, 3)).flatten(0, 1)
+        torch.testing.assert_close(small, whole)

@@ -108,7 +108,7 @@ def test_equals_comfyui(comfyui, case):
     assert close(ours(model, given), stock(comfyui, model)(**given))
 
 
-@pytest.mark.parametrize("placement", packing.PLACEMENTS)
+@pytest.mark.parametrize("placement", packing.COMFYUIS_PLACEMENTS)
 def test_placements_equal_comfyui(comfyui, placement):
     model, given = transformer(TINY), inputs(TINY, references=[(6, 10), (8, 4), (10, 10)])
     theirs = stock(comfyui, model)(**given, ref_latents_method=placement)

@@ -195,6 +195,34 @@ def test_kontext_references_keep_their_own_sizes(pack, clip, vae):
     assert not torch.equal(painted(KONTEXT, conditioning, latent, vae), painted(KONTEXT, one, latent, vae))
 
 
+def test_smaller_references_cost_less_and_leave_the_canvas_as_it_is(pack, clip, vae):
+    image, _ = picture_and_mask(128, 64)
+    conditioning, latent = kontext(vae, clip, {"image0": image}, scale=0.5)
+    (reference,) = conditioning[0][1]["reference_latents"]
+    assert tuple(latent["samples"].shape[-2:]) == (8, 16) and tuple(reference.shape[-2:]) == (4, 8)
+    assert conditioning[0][1]["reference_latents_method"] == "canvas"
+    small = painted(KONTEXT, conditioning, latent, vae)
+    assert tuple(small.shape[1:3]) == (64, 128) and small.isfinite().all()
+    whole, _ = kontext(vae, clip, {"image0": image})
+    assert not torch.equal(small, painted(KONTEXT, whole, latent, vae))
+
+
+def test_control_conditioning_pads_its_map_and_starts_from_nothing(pack, clip, vae):
+    from flux1.nodes.control import Flux1CannyEdges, Flux1ControlConditioning
+    from flux1.nodes.text import Flux1TextEncode
+
+    image, _ = picture_and_mask(71, 57)
+    edges = Flux1CannyEdges.execute(image, 50, 200)[0]
+    assert edges.shape == (*image.shape[:3], 3) and edges.unique().tolist() == [0, 1]
+    prompt = Flux1TextEncode.execute(clip, "a house", 30.0)[0]
+    conditioning, latent = Flux1ControlConditioning.execute(prompt, vae, edges).args
+    assert tuple(latent["samples"].shape[-2:]) == (8, 10) and not latent["samples"].any()
+    result = painted("flux1-canny-dev.safetensors", conditioning, latent, vae)
+    assert tuple(result.shape[1:3]) == (57, 71)
+    with pytest.raises(ValueError, match=r"Canny or Depth model.*Expected:.*128.*Found:.*64.*Fix:"):
+        painted("flux1-dev.safetensors", conditioning, latent, vae)
+
+
 @pytest.mark.parametrize("size", [(150, 100), (160, 90), (90, 160), (100, 100), (500, 40)])
 def test_kontext_padding_is_cut_off_again(pack, size):
     """Without an autoencoder between: at Kontext's megapixel that takes half a minute."""
