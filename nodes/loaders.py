@@ -21,6 +21,7 @@ DTYPES = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
+COMPUTE_DTYPES = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Flux1LoadModel(io.ComfyNode):
@@ -55,6 +56,15 @@ class Flux1LoadModel(io.ComfyNode):
                     "name. It sets the defaults for guidance, prompt length and shift.",
                     advanced=True,
                 ),
+                io.Combo.Input(
+                    "compute_dtype",
+                    options=list(COMPUTE_DTYPES),
+                    default="auto",
+                    optional=True,
+                    advanced=True,
+                    tooltip="What it computes in. auto leaves that to ComfyUI, but on a CPU that multiplies bf16 well "
+                    "takes bf16: several times faster than fp32, at half the memory.",
+                ),
             ],
             outputs=[io.Model.Output(tooltip="The diffusion model.")],
         )
@@ -68,9 +78,9 @@ class Flux1LoadModel(io.ComfyNode):
         return (stamp("diffusion_models", model_name), *settings.values())
 
     @classmethod
-    def execute(cls, model_name: str, weight_dtype: str, variant: str) -> io.NodeOutput:
+    def execute(cls, model_name: str, weight_dtype: str, variant: str, compute_dtype: str = "auto") -> io.NodeOutput:
         path = checked_model(model_name, weight_dtype, variant)
-        return io.NodeOutput(bridge.load_model(path, DTYPES[weight_dtype], variant))
+        return io.NodeOutput(bridge.load_model(path, DTYPES[weight_dtype], variant, COMPUTE_DTYPES[compute_dtype]))
 
 
 class Flux1LoadTextEncoders(io.ComfyNode):

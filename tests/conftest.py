@@ -46,7 +46,7 @@ def comfyui(checkout: Path, models: Path, tmp_path_factory: pytest.TempPathFacto
     sys.path.insert(0, str(checkout))
     from comfy.cli_args import args
 
-    args.cpu = True
+    args.cpu, args.fp32_unet = True, True  # the same numbers on every processor
     args.base_directory = str(tmp_path_factory.mktemp("comfyui"))  # input, output and user folders
     args.models_directory = str(models)
     torch.set_num_threads(1)  # tiny tensors lose time on more
@@ -68,7 +68,8 @@ def running(checkout: Path, models: Path) -> "Iterator[Server]":
     """A ComfyUI server with the pack and the tiny models: its process, folders and log."""
     from workflows.server import quiet_editor, serve
 
-    with serve(models, comfyui=checkout, settings=quiet_editor() | {"Comfy.Locale": "en"}) as server:
+    settings = quiet_editor() | {"Comfy.Locale": "en"}
+    with serve(models, comfyui=checkout, settings=settings, options=("--cpu", "--fp32-unet")) as server:
         yield server
 
 
@@ -87,5 +88,5 @@ def painter(checkout: Path) -> "Iterator[Painter]":
     from workflows.client import Client
     from workflows.server import serve
 
-    with serve(WEIGHTS, comfyui=checkout) as server:
+    with serve(WEIGHTS, comfyui=checkout, options=("--cpu", "--fp32-unet")) as server:
         yield Painter(Client(server.address))

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
+import comfy.cli_args
 import comfy.model_base
 import comfy.model_detection
 import comfy.model_management
@@ -17,16 +18,23 @@ import folder_paths
 import torch
 from torch import Tensor
 
-from ...flux_core import checkpoint
+from ...flux_core import checkpoint, processor
 from ...flux_core.variants import VARIANTS
 from . import constants
 from .transformer import Flux1Model
 
 
-def load_model(path: str, dtype: torch.dtype | None = None, variant: str = "auto", disable_dynamic: bool = False):
-    """A MODEL (ModelPatcher) of the transformer at `path`, any layout and fp8 kind that `checkpoint` knows.
+def load_model(
+    path: str,
+    dtype: torch.dtype | None = None,
+    variant: str = "auto",
+    compute: torch.dtype | None = None,
+    disable_dynamic: bool = False,
+) -> comfy.model_patcher.ModelPatcher:
+    """A MODEL of the transformer at `path`, any layout and fp8 kind that `checkpoint` knows.
 
-    `dtype` None keeps the file's own. The file has been checked before (`checkpoint`).
+    `dtype`, in memory: None keeps the file's own. `compute`: None chooses. The file has been checked before
+    (`checkpoint`).
     """
     found = checkpoint.identify(checkpoint.read_header(path))
     weights, metadata = comfy.utils.load_torch_file(path, return_metadata=True)
@@ -35,7 +43,7 @@ def load_model(path: str, dtype: torch.dtype | None = None, variant: str = "auto
     config = comfy.model_detection.model_config_from_unet(weights, "")
     params = found.params
     config.unet_config.update(axes_dim=list(params.axes_dim), num_heads=params.num_heads, mlp_ratio=params.mlp_ratio)
-    _choose_dtypes(config, weights, dtype)
+    _choose_dtypes(config, weights, dtype, compute)
 
     name = found.variant if variant == "auto" else variant
     kind = comfy.model_base.ModelType.FLUX if VARIANTS[name].shifted else comfy.model_base.ModelType.FLOW
@@ -47,8 +55,11 @@ def load_model(path: str, dtype: torch.dtype | None = None, variant: str = "auto
     )
     if not comfy.model_management.is_device_cpu(offload):
         model.to(offload)
-    model.load_model_weights(weights, "", assign=patcher.is_dynamic())
-    patcher.cached_patcher_init = (load_model, (path, dtype, variant))
+    if config.quant_config is None:  # what is of its type already stays mapped from the file, and is never copied
+        stored = config.unet_config["dtype"]
+        weights = {name: weight.to(stored) for name, weight in weights.items()}
+    model.load_model_weights(weights, "", assign=patcher.is_dynamic() or config.quant_config is None)
+    patcher.cached_patcher_init = (load_model, (path, dtype, variant, compute))
     constants.attach(patcher)
     return patcher
 
@@ -73,17 +84,35 @@ def unloading_in_inference_mode(patcher: type) -> type:
     return Flux1Patcher
 
 
-def _choose_dtypes(config: Any, weights: dict[str, Tensor], dtype: torch.dtype | None) -> None:
-    """Storage and compute dtype, by ComfyUI's own rules for this device and these weights."""
+def _choose_dtypes(
+    config: Any, weights: dict[str, Tensor], dtype: torch.dtype | None, compute: torch.dtype | None
+) -> None:
+    """Storage and compute dtype: as asked, else by ComfyUI's own rules for this device and these weights.
+
+    But one: on the CPU ComfyUI always computes in float32; where the processor multiplies bfloat16 well, it is taken.
+    """
     manage, supported, quantized = comfy.model_management, config.supported_inference_dtypes, config.quant_config
+    device, held = manage.get_torch_device(), comfy.utils.weight_dtype(weights)
+    on_cpu = manage.is_device_cpu(device) and not _told_on_the_command_line()
+    if compute is None and on_cpu and held != torch.float32 and processor.bf16_pays():
+        compute = torch.bfloat16
+    if compute is not None:
+        keeps = dtype or (held if held in (torch.float8_e4m3fn, torch.float8_e5m2) and not quantized else compute)
+        config.set_inference_dtype(keeps, compute if quantized or keeps != compute else None, device=device)
+        return
     stored = dtype or manage.unet_dtype(
         model_params=comfy.utils.calculate_parameters(weights),
         supported_dtypes=list(supported),
-        weight_dtype=None if quantized else comfy.utils.weight_dtype(weights),
+        weight_dtype=None if quantized else held,
     )
-    device = manage.get_torch_device()
-    compute = manage.unet_manual_cast(None if quantized else stored, device, supported)
-    config.set_inference_dtype(stored, compute, device=device)
+    cast = manage.unet_manual_cast(None if quantized else stored, device, supported)
+    config.set_inference_dtype(stored, cast, device=device)
+
+
+def _told_on_the_command_line() -> bool:
+    """Whether ComfyUI was started with a type for diffusion models, such as --fp32-unet."""
+    args = comfy.cli_args.args
+    return any((args.fp32_unet, args.fp64_unet, args.bf16_unet, args.fp16_unet, args.force_fp32, args.force_fp16))
 
 
 def load_text_encoders(t5_path: str, clip_path: str, disable_dynamic: bool = False) -> comfy.sd.CLIP:

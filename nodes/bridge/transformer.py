@@ -8,9 +8,8 @@ from typing import Any
 import comfy.model_base
 import comfy.patcher_extension
 import torch
-from comfy.ldm.flux.math import apply_rope1
-from comfy.ldm.flux.math import attention as comfy_attention
-from comfy.ldm.modules.attention import optimized_attention
+from comfy.ldm.flux.math import apply_rope, apply_rope1
+from comfy.ldm.modules.attention import attention_pytorch, attention_sub_quad, optimized_attention
 from torch import Tensor
 
 from ...flux_core import packing
@@ -81,7 +80,7 @@ class ComfyHooks(Hooks):
             out = patch(q, k, v, pe=pe, attn_mask=mask, extra_options=seen)
             q, k, v = out.get("q", q), out.get("k", k), out.get("v", v)
             pe, mask = out.get("pe", pe), out.get("attn_mask", mask)
-        attended = comfy_attention(q, k, v, pe, mask, transformer_options=self.options)
+        attended = self._attend(*apply_rope(q, k, pe), v, mask)
         for patch in self.patches.get("attn1_output_patch", ()):
             attended = patch(attended, seen)
         return attended
@@ -89,8 +88,16 @@ class ComfyHooks(Hooks):
     def _attention_of_some(self, q, k, v, pe, mask, first_query):
         """ComfyUI's attention for fewer queries than keys; no patch is there to see it."""
         q_pe, mask = for_queries(q, pe, mask, first_query)
-        q, k, heads = apply_rope1(q, q_pe), apply_rope1(k, pe), q.shape[1]
-        return optimized_attention(q, k, v, heads, skip_reshape=True, mask=mask, transformer_options=self.options)
+        return self._attend(apply_rope1(q, q_pe), apply_rope1(k, pe), v, mask)
+
+    def _attend(self, q, k, v, mask):
+        """ComfyUI's choice of attention, but for the slow one that it falls back to on a CPU."""
+        attend = (
+            attention_pytorch
+            if optimized_attention is attention_sub_quad and q.device.type == "cpu"
+            else optimized_attention
+        )
+        return attend(q, k, v, q.shape[1], skip_reshape=True, mask=mask, transformer_options=self.options)
 
     def _looked_at(self, kind: str, index: int) -> bool:
         """Whether somebody else sees what this block takes or gives, and expects all tokens in it."""

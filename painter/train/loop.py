@@ -12,23 +12,10 @@ from PIL import Image, ImageDraw
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from flux_core.processor import bf16_pays
+
 RUNS = Path(__file__).parent.parent / "runs"
 WEIGHTS = Path(__file__).parent.parent / "weights"
-
-
-def bf16_pays(size: int = 512) -> bool:
-    """Whether this processor multiplies bfloat16 matrices at least twice as fast as float32 ones; measured."""
-
-    def seconds(dtype: torch.dtype) -> float:
-        a = torch.ones(size, size, dtype=dtype)
-        times = []
-        for _ in range(6):
-            start = time.perf_counter()
-            a @ a
-            times.append(time.perf_counter() - start)
-        return min(times)
-
-    return seconds(torch.float32) > 2 * seconds(torch.bfloat16)
 
 
 @cache
