@@ -1,6 +1,6 @@
 """The nodes; each module lists its own in NODES."""
 
-from . import control, decode, fill, kontext, latent, loaders, sampling, text
+from . import control, decode, fill, kontext, latent, loaders, refine, sampling, text
 
 NODES = [
     *loaders.NODES,
@@ -10,5 +10,6 @@ NODES = [
     *kontext.NODES,
     *control.NODES,
     *sampling.NODES,
+    *refine.NODES,
     *decode.NODES,
 ]

@@ -1,7 +1,7 @@
 """The one bridge to ComfyUI's internals; nodes reach them through here alone."""
 
 from .loading import load_model, load_text_encoders, load_vae
-from .sampling import empty_fixed, euler_sampler, noise_for, sample, variant_of
+from .sampling import check_tileable, empty_fixed, euler_sampler, noise_for, sample, tiled_euler, variant_of
 from .text import tokenize
 from .ui import said
 from .values import CONTROL_CHANNELS, FILL_CHANNELS, NEEDS_CHANNELS, cut_to_true_size, true_size, with_values
@@ -10,6 +10,7 @@ __all__ = [
     "CONTROL_CHANNELS",
     "FILL_CHANNELS",
     "NEEDS_CHANNELS",
+    "check_tileable",
     "cut_to_true_size",
     "empty_fixed",
     "euler_sampler",
@@ -19,6 +20,7 @@ __all__ = [
     "noise_for",
     "said",
     "sample",
+    "tiled_euler",
     "tokenize",
     "true_size",
     "variant_of",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import comfy.model_management
@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from ...flux_core import packing, sampling
 from ...flux_core.errors import Flux1Error
+from ...flux_core.tiles import Tile, blended
 from ...flux_core.variants import VARIANTS, Variant, variants_like
 from .transformer import LATENT_CHANNELS, Flux1Model, params_of
 
@@ -50,6 +51,49 @@ def _packed_euler(
 
     with bar:
         return packing.unpack(sampling.euler(velocity, packing.pack(x), sigmas, on_step), height, width)
+
+
+def tiled_euler(tiles: Sequence[Tile], overlap: int) -> comfy.samplers.KSAMPLER:
+    """Euler on a latent that the model sees in tiles only, each at its own positions, blended at every step."""
+
+    def sampler(model: Callable[..., Tensor], x: Tensor, sigmas: Tensor, **settings: Any) -> Tensor:
+        def whole(x: Tensor, sigma: Tensor, **extra: Any) -> Tensor:
+            parts = ((tile, model(tile.of(x), sigma, **placed(extra, tile))) for tile in tiles)
+            return blended(parts, x, overlap)
+
+        return _packed_euler(whole, x, sigmas, **settings)
+
+    return comfy.samplers.KSAMPLER(sampler)
+
+
+def placed(extra: dict[str, Any], tile: Tile) -> dict[str, Any]:
+    """A sampler's arguments for the model, with the tile's place among the options for positions."""
+    options = extra["model_options"]
+    transformer = options.get("transformer_options", {})
+    rope = transformer.get("rope_options") or {}
+    moved = {
+        axis: rope.get(axis, 0.0) + start / packing.PATCH
+        for axis, start in (("shift_y", tile.top), ("shift_x", tile.left))
+    }
+    transformer = {**transformer, "rope_options": {**rope, **moved}}
+    return {**extra, "model_options": {**options, "transformer_options": transformer}}
+
+
+UNTILED = ("concat_latent_image", "reference_latents", "attention_mask", "control", "area", "mask")
+"""What conditioning may say of the whole picture, and a tile can't follow."""
+
+
+def check_tileable(conditioning: list, latent: dict[str, Any]) -> None:
+    """Raises Flux1Error for what can't be cut into tiles."""
+    found = sorted({key for _, values in conditioning for key in UNTILED if values.get(key) is not None})
+    found += ["noise_mask"] if latent.get("noise_mask") is not None else []
+    if found:
+        raise Flux1Error(
+            "This can't be painted in tiles",
+            expected="conditioning and latent for the picture as a whole: a prompt",
+            found=", ".join(found),
+            fix="leave Fill, control, references, areas and masks out of the refinement",
+        )
 
 
 def variant_of(model: Any) -> Variant:
@@ -103,8 +147,9 @@ def sample(
     noise: Tensor,
     sigmas: Tensor,
     seed: int,
+    sampler: comfy.samplers.KSAMPLER | None = None,
 ) -> dict[str, Any]:
-    """Run Euler over `sigmas` under ComfyUI's guider; returns the latent with its samples replaced.
+    """Run `sampler`, by default Euler, over `sigmas` under ComfyUI's guider; returns the latent with its samples replaced.
 
     Without a `negative` there is no true CFG. A schedule of fewer than two levels has no step: the latent comes back as
     it is. Progress bar, previews, interruption, noise mask, hooks and wrappers are ComfyUI's.
@@ -119,7 +164,7 @@ def sample(
     samples = guider.sample(
         noise,
         latent["samples"],
-        euler_sampler(),
+        sampler or euler_sampler(),
         sigmas,
         denoise_mask=latent.get("noise_mask"),
         callback=latent_preview.prepare_callback(model, len(sigmas) - 1),
