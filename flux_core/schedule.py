@@ -104,3 +104,25 @@ def from_strength(schedule: Tensor, strength: float) -> Tensor:
 def stretched_steps(steps: int, denoise: float) -> int:
     """How many steps the full schedule has of which ComfyUI's `denoise` runs the last `steps`."""
     return int(steps / denoise)
+
+
+def step_at(schedule: Tensor, sigma: Tensor) -> int:
+    """The step of `schedule` that noise level `sigma` belongs to.
+
+    Between two steps' levels, as second order samplers ask for, it is the earlier one.
+    """
+    return max(0, int((schedule[:-1] >= sigma.flatten()[0] - 1e-6).sum()) - 1)
+
+
+def along(values: Sequence[float], schedule: Tensor, sigma: Tensor) -> float:
+    """The value at noise level `sigma`: `values` spread evenly over the steps and joined by straight lines."""
+    place = step_at(schedule, sigma) / max(len(schedule) - 2, 1) * (len(values) - 1)
+    below = min(int(place), len(values) - 1)
+    above = min(below + 1, len(values) - 1)
+    return values[below] + (place - below) * (values[above] - values[below])
+
+
+def within(window: tuple[float, float], schedule: Tensor, sigma: Tensor) -> bool:
+    """Whether noise level `sigma` belongs to a step in `window`, from and to a share of all steps."""
+    step, steps = step_at(schedule, sigma), len(schedule) - 1
+    return round(window[0] * steps) <= step < round(window[1] * steps)

@@ -1,6 +1,6 @@
 """The nodes; each module lists its own in NODES."""
 
-from . import control, decode, fill, kontext, latent, loaders, refine, sampling, text
+from . import control, decode, fill, guidance, kontext, latent, loaders, refine, sampling, text
 
 NODES = [
     *loaders.NODES,
@@ -11,5 +11,6 @@ NODES = [
     *control.NODES,
     *sampling.NODES,
     *refine.NODES,
+    *guidance.NODES,
     *decode.NODES,
 ]

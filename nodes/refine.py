@@ -71,7 +71,7 @@ class Flux1TiledSampler(io.ComfyNode):
         sigmas, _ = shifted_sigmas(a_tile, bridge.variant_of(model), steps, strength)
         bridge.said(cls, f"{len(tiles)} tiles, {len(sigmas) - 1} steps")
         noise, sampler = bridge.noise_for(latent, seed, "comfyui"), bridge.tiled_euler(tiles, shared)
-        return io.NodeOutput(bridge.sample(model, positive, None, 1.0, latent, noise, sigmas, seed, sampler))
+        return io.NodeOutput(bridge.sample(bridge.guider(model, positive), latent, noise, sigmas, seed, sampler))
 
 
 NODES = [Flux1TiledSampler]

@@ -206,13 +206,13 @@ class Flux1Scheduler(io.ComfyNode):
         return io.NodeOutput(sigmas, ui=bridge.said(cls, f"{len(sigmas) - 1} steps, {shifted}"))
 
 
-def numbers(text: str) -> list[float]:
-    """Numbers from text, separated by commas or space. Raises Flux1Error."""
+def numbers(text: str, name: str = "custom_sigmas", example: str = "1, 0.75, 0.5, 0.25") -> list[float]:
+    """Numbers from the text of input `name`, separated by commas or space. Raises Flux1Error."""
     try:
         return [float(word) for word in text.replace(",", " ").split()]
     except ValueError as error:
         raise Flux1Error(
-            "custom_sigmas can't be read", expected="numbers such as 1, 0.75, 0.5, 0.25", found=text, fix="correct it"
+            f"{name} can't be read", expected=f"numbers such as {example}", found=text, fix="correct it"
         ) from error
 
 
@@ -263,6 +263,27 @@ class Flux1Sampler(io.ComfyNode):
                     tooltip="True classifier-free guidance against negative, at twice the time. 1: off.",
                 ),
                 io.Sigmas.Input("sigmas", optional=True, tooltip="A schedule instead of steps and strength."),
+                io.Float.Input(
+                    "cfg_start",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    optional=True,
+                    advanced=True,
+                    tooltip="The share of the steps after which cfg begins.",
+                ),
+                io.Float.Input(
+                    "cfg_end",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    optional=True,
+                    advanced=True,
+                    tooltip="The share of the steps after which cfg ends: 0.3 saves most of its time and keeps most of "
+                    "its effect.",
+                ),
             ],
             outputs=[io.Latent.Output(tooltip="The painted latent.")],
         )
@@ -280,6 +301,8 @@ class Flux1Sampler(io.ComfyNode):
         negative: list | None = None,
         cfg: float = 1.0,
         sigmas: torch.Tensor | None = None,
+        cfg_start: float = 0.0,
+        cfg_end: float = 1.0,
     ) -> io.NodeOutput:
         if negative is None and cfg != 1:
             raise Flux1Error(
@@ -292,8 +315,11 @@ class Flux1Sampler(io.ComfyNode):
         latent = bridge.empty_fixed(model, latent)
         if sigmas is None:
             sigmas, _ = shifted_sigmas(latent, variant, steps, strength)
-        drawn = bridge.noise_for(latent, seed, noise)
-        return io.NodeOutput(bridge.sample(model, positive, negative, cfg, latent, drawn, sigmas, seed))
+        drawn, guider = (
+            bridge.noise_for(latent, seed, noise),
+            bridge.guider(model, positive, negative, cfg, (cfg_start, cfg_end)),
+        )
+        return io.NodeOutput(bridge.sample(guider, latent, drawn, sigmas, seed))
 
 
 class Flux1EulerSampler(io.ComfyNode):

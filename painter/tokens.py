@@ -1,32 +1,22 @@
-"""Real T5 and CLIP token numbers, padded as FLUX's text encoders get them."""
+"""Real T5 and CLIP token numbers, padded as FLUX's text encoders get them; ComfyUI carries both tokenizers."""
 
-import os
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import CLIPTokenizer, T5TokenizerFast
 
+from workflows.comfyui import find_comfyui
+
 CLIP_LENGTH = 77
-
-
-def comfyui() -> Path:
-    """The checkout whose `comfy` folder carries both tokenizers."""
-    path = Path(os.environ.get("COMFYUI_PATH", ""))
-    if not (path / "comfy" / "sd1_tokenizer").is_dir():
-        raise FileNotFoundError(
-            f"no ComfyUI at {path or 'COMFYUI_PATH'}: set COMFYUI_PATH to a checkout; its tokenizers are needed"
-        )
-    return path
 
 
 @cache
 def tokenizers() -> tuple[Any, Any]:
     """T5's and CLIP's."""
-    root = comfyui() / "comfy"
+    root = find_comfyui() / "comfy"
     return (
         T5TokenizerFast.from_pretrained(root / "text_encoders" / "t5_tokenizer"),
         CLIPTokenizer.from_pretrained(root / "sd1_tokenizer"),

@@ -1,7 +1,8 @@
 """The one bridge to ComfyUI's internals; nodes reach them through here alone."""
 
+from .guidance import with_guidance
 from .loading import load_model, load_text_encoders, load_vae
-from .sampling import check_tileable, empty_fixed, euler_sampler, noise_for, sample, tiled_euler, variant_of
+from .sampling import check_tileable, empty_fixed, euler_sampler, guider, noise_for, sample, tiled_euler, variant_of
 from .text import tokenize
 from .ui import said
 from .values import CONTROL_CHANNELS, FILL_CHANNELS, NEEDS_CHANNELS, cut_to_true_size, true_size, with_values
@@ -14,6 +15,7 @@ __all__ = [
     "cut_to_true_size",
     "empty_fixed",
     "euler_sampler",
+    "guider",
     "load_model",
     "load_text_encoders",
     "load_vae",
@@ -24,5 +26,6 @@ __all__ = [
     "tokenize",
     "true_size",
     "variant_of",
+    "with_guidance",
     "with_values",
 ]

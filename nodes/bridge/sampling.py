@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from ...flux_core import packing, sampling
 from ...flux_core.errors import Flux1Error
+from ...flux_core.schedule import within
 from ...flux_core.tiles import Tile, blended
 from ...flux_core.variants import VARIANTS, Variant, variants_like
 from .transformer import LATENT_CHANNELS, Flux1Model, params_of
@@ -138,36 +139,59 @@ def noise_for(latent: dict[str, Any], seed: int, kind: str) -> Tensor:
     return comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
 
 
-def sample(
+class Guider(comfy.samplers.CFGGuider):
+    """ComfyUI's, with true CFG in a part of the run only: outside of it the negative prompt is not even asked."""
+
+    def __init__(self, model: Any, window: tuple[float, float]):
+        super().__init__(model)
+        self.window = window
+
+    def predict_noise(self, x: Tensor, timestep: Tensor, model_options: dict[str, Any] = {}, seed: int | None = None):
+        inside = within(self.window, model_options["transformer_options"]["sample_sigmas"], timestep)
+        return comfy.samplers.sampling_function(
+            self.inner_model, x, timestep, self.conds.get("negative"), self.conds.get("positive"),
+            self.cfg if inside else 1.0, model_options=model_options, seed=seed,
+        )  # fmt: skip
+
+
+def guider(
     model: Any,
     positive: list,
-    negative: list | None,
-    cfg: float,
+    negative: list | None = None,
+    cfg: float = 1.0,
+    window: tuple[float, float] = (0.0, 1.0),
+) -> Guider:
+    """Without a `negative` there is no true CFG; with one, in the `window` from and to a share of the steps."""
+    made = Guider(model, window)
+    made.inner_set_conds({"positive": positive} if negative is None else {"positive": positive, "negative": negative})
+    made.set_cfg(cfg)
+    return made
+
+
+def sample(
+    guider: Guider,
     latent: dict[str, Any],
     noise: Tensor,
     sigmas: Tensor,
     seed: int,
     sampler: comfy.samplers.KSAMPLER | None = None,
 ) -> dict[str, Any]:
-    """Run `sampler`, by default Euler, over `sigmas` under ComfyUI's guider; returns the latent with its samples replaced.
+    """Run `sampler`, by default Euler, over `sigmas` under `guider`; returns the latent with its samples replaced.
 
-    Without a `negative` there is no true CFG. A schedule of fewer than two levels has no step: the latent comes back as
-    it is. Progress bar, previews, interruption, noise mask, hooks and wrappers are ComfyUI's.
+    A schedule of fewer than two levels has no step: the latent comes back as it is. Progress bar, previews,
+    interruption, noise mask, hooks and wrappers are ComfyUI's.
 
     Raises Flux1Error when the result has NaN or infinite values.
     """
     if len(sigmas) < 2:
         return latent
-    guider = comfy.samplers.CFGGuider(model)
-    guider.inner_set_conds({"positive": positive} if negative is None else {"positive": positive, "negative": negative})
-    guider.set_cfg(cfg)
     samples = guider.sample(
         noise,
         latent["samples"],
         sampler or euler_sampler(),
         sigmas,
         denoise_mask=latent.get("noise_mask"),
-        callback=latent_preview.prepare_callback(model, len(sigmas) - 1),
+        callback=latent_preview.prepare_callback(guider.model_patcher, len(sigmas) - 1),
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         seed=seed,
     )

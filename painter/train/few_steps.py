@@ -19,7 +19,7 @@ from painter.train.pairs import Words, save
 
 STEPS, SMALL = 4, 5  # of schnell, and of the teacher in each of them
 GUIDANCE = 3.5
-SHARD, SHARDS = 250, 36
+SHARD, SHARDS = 250, 20
 
 
 class Paths:

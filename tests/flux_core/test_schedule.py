@@ -93,3 +93,27 @@ def test_nonsense_is_refused():
             schedule.sigmas(**arguments)
     with pytest.raises(ValueError, match="factor"):
         schedule.sigmas(4, 1e9)
+
+
+def test_values_for_every_step_are_those_of_the_steps():
+    levels, values = schedule.sigmas(4, 0.8), [1.0, 5.0, 2.0, 7.0]
+    assert [schedule.along(values, levels, level) for level in levels[:-1]] == pytest.approx(values)
+
+
+def test_two_values_rise_along_the_whole_run():
+    levels = schedule.sigmas(5, 0.8)
+    assert [schedule.along([1.0, 3.0], levels, level) for level in levels[:-1]] == pytest.approx([1, 1.5, 2, 2.5, 3])
+    assert schedule.along([4.0], levels, levels[2]) == 4.0
+
+
+def test_a_level_between_two_steps_belongs_to_the_earlier():
+    levels = schedule.sigmas(4)
+    assert schedule.step_at(levels, (levels[1] + levels[2]) / 2) == 1
+    assert [schedule.step_at(levels, level) for level in levels[:-1]] == [0, 1, 2, 3]
+
+
+def test_a_window_holds_its_share_of_the_steps():
+    levels = schedule.sigmas(10, 1.15)
+    inside = [schedule.within((0.2, 0.5), levels, level) for level in levels[:-1]]
+    assert inside == [False] * 2 + [True] * 3 + [False] * 5
+    assert all(schedule.within((0.0, 1.0), levels, level) for level in levels[:-1])
