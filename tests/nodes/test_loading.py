@@ -1,6 +1,7 @@
 """Loading: sizes from the file, every weight_dtype, unloading and loading again."""
 
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import torch
@@ -74,3 +75,39 @@ def test_a_lora_leaves_no_trace(file, running: Server, server: Client, models):
     painted(running, server, file, seed=912, lora="trace.safetensors")
     server.post("/free", {"free_memory": True})
     assert torch.equal(painted(running, server, file, seed=911), before)
+
+
+def anonymous_memory() -> int:
+    """Bytes of this process that no file stands behind."""
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon")]
+    return int(line.split()[1]) * 1024
+
+
+def test_a_16_bit_file_is_mapped_not_copied(pack, models):
+    """What is not needed, such as modulations after a run, the system can drop and read again."""
+    from flux1.nodes.loaders import Flux1LoadModel
+
+    params = FluxParams(hidden_size=1024, num_heads=8, depth=3, depth_single_blocks=4)
+    weights = {k: v.to(torch.bfloat16) for k, v in released_names(Transformer(params)).items()}
+    path = models / "diffusion_models" / "large.safetensors"
+    save_file(weights, path)
+    del weights
+    before = anonymous_memory()
+    model = Flux1LoadModel.execute(path.name, "default", "auto", "bf16")[0]
+    assert model.model.diffusion_model.img_in.weight.dtype == torch.bfloat16
+    assert anonymous_memory() - before < 0.1 * path.stat().st_size
+    path.unlink()
+
+
+@pytest.mark.parametrize("compute", ["bf16", "fp32"])
+def test_it_computes_in_what_it_is_told(compute, pack):
+    from flux1.nodes.loaders import Flux1LoadModel
+
+    seen = []
+    model = Flux1LoadModel.execute("flux1-dev.safetensors", "default", "auto", compute)[0]
+    model.model.diffusion_model.img_in.register_forward_hook(lambda module, given, output: seen.append(output.dtype))
+    text = [[torch.randn(1, 12, 64), {"pooled_output": torch.randn(1, 64), "guidance": 3.5}]]
+    from flux1.nodes.sampling import Flux1Sampler
+
+    Flux1Sampler.execute(model, text, {"samples": torch.zeros(1, 16, 8, 8)}, seed=1, steps=1, strength=1.0)
+    assert set(seen) == {torch.bfloat16 if compute == "bf16" else torch.float32}
