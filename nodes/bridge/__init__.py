@@ -2,6 +2,7 @@
 
 from .guidance import with_guidance
 from .loading import load_model, load_text_encoders, load_vae
+from .redux import picture_tokens
 from .sampling import check_tileable, empty_fixed, euler_sampler, guider, noise_for, sample, tiled_euler, variant_of
 from .text import tokenize
 from .ui import said
@@ -20,6 +21,7 @@ __all__ = [
     "load_text_encoders",
     "load_vae",
     "noise_for",
+    "picture_tokens",
     "said",
     "sample",
     "tiled_euler",
