@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import folder_paths
 
@@ -36,6 +37,40 @@ def path_of(folder: str, name: str) -> str:
         expected=f"{name} in {searched}",
         found=", ".join(names(folder)) or "no .safetensors file there",
         fix=f"download it (the workflow's note says where) into models/{folder}, then refresh the page with R",
+    )
+
+
+def folders(kind: str) -> dict[str, Path]:
+    """By name, the folders below models/`kind` and below what the user's own configuration of ComfyUI adds to it."""
+    return {
+        folder.name: folder
+        for place in reversed(places(kind))
+        if place.is_dir()
+        for folder in sorted(place.iterdir())
+        if folder.is_dir()
+    }
+
+
+def places(kind: str) -> list[Path]:
+    """Where folders of a `kind` that ComfyUI itself does not know are looked for."""
+    added, _ = folder_paths.folder_names_and_paths.get(kind, ([], set()))
+    return [Path(folder_paths.models_dir) / kind, *map(Path, added)]
+
+
+def folder_of(kind: str, name: str, download: str) -> Path:
+    """The folder of that name, which must be one of `folders`; `download` says what belongs in it and where it is.
+
+    Raises Flux1Error otherwise: no path from a prompt reaches the file system unseen.
+    """
+    found = folders(kind)
+    if name in found:
+        return found[name]
+    raise Flux1Error(
+        "Value not in list: the model's folder is missing",
+        file=str(name),
+        expected=f"a folder {name} in {', '.join(map(str, places(kind)))}",
+        found=", ".join(found) or "no folder there",
+        fix=f"download {download} into models/{kind}/{name}, then refresh the page with R",
     )
 
 

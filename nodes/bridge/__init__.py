@@ -1,5 +1,6 @@
 """The one bridge to ComfyUI's internals; nodes reach them through here alone."""
 
+from .depth import predicted_depth
 from .guidance import with_guidance
 from .loading import load_model, load_text_encoders, load_vae
 from .redux import picture_tokens
@@ -22,6 +23,7 @@ __all__ = [
     "load_vae",
     "noise_for",
     "picture_tokens",
+    "predicted_depth",
     "said",
     "sample",
     "tiled_euler",
