@@ -1,9 +1,10 @@
 """The nodes; each module lists its own in NODES."""
 
-from . import control, decode, fill, guidance, kontext, latent, loaders, redux, refine, sampling, text
+from . import control, decode, fill, guidance, kontext, latent, loaders, lora, redux, refine, sampling, text
 
 NODES = [
     *loaders.NODES,
+    *lora.NODES,
     *text.NODES,
     *latent.NODES,
     *fill.NODES,

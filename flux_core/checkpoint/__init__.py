@@ -4,7 +4,7 @@ from .check import check_tensors, expect_transformer, expect_vae, text_encoder_s
 from .convert import to_bfl
 from .fp8 import dequantize, mark_scales
 from .header import Header, TensorInfo, parse_header, read_header
-from .identify import Checkpoint, header_of, identify
+from .identify import Checkpoint, header_of, identify, likely_variant
 from .sizes import TextSizes
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "expect_vae",
     "header_of",
     "identify",
+    "likely_variant",
     "mark_scales",
     "parse_header",
     "read_header",

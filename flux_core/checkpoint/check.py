@@ -31,7 +31,7 @@ LOADERS = {
     "t5": "Flux1LoadTextEncoders",
     "clip_l": "Flux1LoadTextEncoders",
     "autoencoder": "Flux1LoadVAE",
-    "lora": "Load LoRA (LoraLoaderModelOnly)",
+    "lora": "Flux1LoadLora",
     "redux": "Load Style Model (StyleModelLoader)",
     "clip_vision": "Load CLIP Vision (CLIPVisionLoader)",
     "controlnet": "Load ControlNet Model (ControlNetLoader)",

@@ -102,7 +102,7 @@ def identify(header: Header, name: str | None = None) -> Checkpoint:
         case "autoencoder":
             return _autoencoder(header, prefix)
         case "lora":
-            return Checkpoint(header, "lora", lora_family(header.tensors) + look.what)
+            return Checkpoint(header, "lora", f"{lora_family(header.tensors)} {look.what}".strip())
         case kind:
             return Checkpoint(header, kind, look.what)
 
@@ -126,14 +126,14 @@ def _transformer(header: Header, prefix: str, layout: Layout, file: str) -> Chec
     if not any(name.startswith((prefix + "vector_in.", prefix + "time_text_embed.")) for name in header.tensors):
         return Checkpoint(header, "other", "relative of FLUX.1 without CLIP input, such as LongCat-Image")
     params = flux_sizes(header, prefix, layout)
-    variant = _variant(params, file)
+    variant = likely_variant(params, file)
     what = f"FLUX.1 {variant.capitalize()} transformer" if variant else "FLUX.1-like transformer"
     if any(name.startswith(BUNDLED) for name in header.tensors):
         return Checkpoint(header, "checkpoint", f"all-in-one checkpoint with a {what}", prefix, layout, variant, params)
     return Checkpoint(header, "transformer", what, prefix, layout, variant, params)
 
 
-def _variant(params: FluxParams, file: str) -> str | None:
+def likely_variant(params: FluxParams, file: str) -> str | None:
     """The first variant with these shapes, or the one of its twins that the file's name mentions.
 
     Names of Krea and Kontext files say "dev" too, so dev is what is left when no other is mentioned.

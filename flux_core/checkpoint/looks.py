@@ -27,7 +27,9 @@ class Look(NamedTuple):
 
 
 LOOKS = (  # the first that fits; FLUX.1's relatives before FLUX.1, as they share most names
-    Look(r"[._](lora_(A|B|up|down)|lora\.(up|down)|lokr_w[12]|hada_w[12]|oft_blocks)\b|\.diff(_b)?$", "lora", "LoRA"),
+    Look(
+        r"[._](lora_(A|B|up|down)|lora[12]?\.(up|down)|lokr_w[12]|hada_w[12]|oft_blocks)\b|\.diff(_b)?$", "lora", "LoRA"
+    ),
     Look(r"\.absmax$|\.bitsandbytes__", "other", "NF4 (bitsandbytes) model"),
     Look(r"\.(qweight|wscales)$", "other", "SVDQuant (Nunchaku) model"),
     Look(_P + r"(controlnet_|input_hint_block\.|control_model\.|zero_convs\.)", "controlnet", "ControlNet"),
@@ -56,6 +58,18 @@ LOOKS = (  # the first that fits; FLUX.1's relatives before FLUX.1, as they shar
     Look(r"^(?P<prefix>.*?)(encoder|decoder)\.conv_(in|out)\.", "autoencoder", "VAE (autoencoder)"),
     Look(r"^(.*\.)?(encoder|decoder)\.(conv1|middle)\.", "other", "video VAE (autoencoder)"),
 )
+LORA_FAMILIES = {  # by names with underscores for dots; relatives that share most of FLUX.1's names come first
+    "HunyuanVideo": r"individual_token_refiner|(img|txt)_mod_linear|(img|txt)_mlp_fc[12]|blocks_\d+_modulation_linear",
+    "FLUX.2": r"double_stream_modulation|single_stream_modulation|to_qkv_mlp_proj",
+    "Chroma": r"distilled_guidance_layer",
+    "Qwen-Image": r"transformer_blocks_\d+_(img|txt)_(mlp|mod)_",
+    # FLUX.1 has but 19 of these blocks.
+    "Stable Diffusion 3 or Qwen-Image": r"joint_blocks_|(?<!single_)transformer_blocks_(19|[2-9]\d)_attn_",
+    "FLUX": r"double_blocks|single_blocks|single_transformer_blocks|(?<!\d_)transformer_blocks_\d+_(attn_|ff_|norm1_)",
+    "SDXL": r"lora_te2_text_model|text_encoder_2_text_model|add_embedding|blocks?_\S*transformer_blocks_[1-9]",
+    "Stable Diffusion (SD1.5 or SD2)": r"(down|up|mid|input|middle|output)_blocks?_",
+    "Wan": r"(^|_)blocks_\d+_(cross_attn|self_attn|ffn)_",
+}
 BUNDLED = ("vae.", "first_stage_model.", "text_encoders.", "cond_stage_model.")  # what an all-in-one file adds
 
 
@@ -74,10 +88,6 @@ def without_prefix(name: str) -> str:
 
 
 def lora_family(names: Iterable[str]) -> str:
-    """Which model a LoRA with these tensor names was made for, with a space after it; "" where they don't tell."""
-    lines = "\n".join(names)
-    if re.search(r"double_blocks|single_blocks|single_transformer_blocks", lines):
-        return "FLUX "
-    if re.search(r"lora_te2_|add_embedding|input_blocks_[78]|transformer_blocks_[2-9]", lines):
-        return "SDXL "
-    return "Stable Diffusion " if re.search(r"down_blocks|input_blocks", lines) else ""
+    """Which model a LoRA with these tensor names was made for; "" where they don't tell."""
+    lines = "\n".join(names).replace(".", "_")
+    return next((family for family, marks in LORA_FAMILIES.items() if re.search(marks, lines)), "")

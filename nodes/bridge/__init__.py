@@ -3,6 +3,7 @@
 from .depth import predicted_depth
 from .guidance import with_guidance
 from .loading import load_model, load_text_encoders, load_vae
+from .lora import add_lora, add_text_lora, load_lora
 from .redux import picture_tokens
 from .sampling import check_tileable, empty_fixed, euler_sampler, guider, noise_for, sample, tiled_euler, variant_of
 from .text import tokenize
@@ -13,11 +14,14 @@ __all__ = [
     "CONTROL_CHANNELS",
     "FILL_CHANNELS",
     "NEEDS_CHANNELS",
+    "add_lora",
+    "add_text_lora",
     "check_tileable",
     "cut_to_true_size",
     "empty_fixed",
     "euler_sampler",
     "guider",
+    "load_lora",
     "load_model",
     "load_text_encoders",
     "load_vae",

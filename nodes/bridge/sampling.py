@@ -20,6 +20,9 @@ from ...flux_core.tiles import Tile, blended
 from ...flux_core.variants import VARIANTS, Variant, variants_like
 from .transformer import LATENT_CHANNELS, Flux1Model, params_of
 
+VARIANT = "flux1_variant"
+"""A MODEL's attachment: which FLUX.1 it is by now, where a LoRA made it another one than was loaded."""
+
 
 def euler_sampler() -> comfy.samplers.KSAMPLER:
     """Euler on packed latents as ComfyUI's SAMPLER."""
@@ -98,10 +101,12 @@ def check_tileable(conditioning: list, latent: dict[str, Any]) -> None:
 
 
 def variant_of(model: Any) -> Variant:
-    """Which FLUX.1 a MODEL is: as loaded by us, else as far as its sizes tell (dev for its twins).
+    """Which FLUX.1 a MODEL is: as a LoRA made it, as loaded by us, else as far as its sizes tell (dev for its twins).
 
     Raises Flux1Error when it is no FLUX.1.
     """
+    if (attached := model.get_attachment(VARIANT)) is not None:
+        return attached
     if isinstance(model.model, Flux1Model):
         return model.model.variant
     config = model.model.model_config.unet_config
