@@ -8,6 +8,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..flux_core import checkpoint
+from ..flux_core.errors import Flux1Error
 from ..flux_core.lora import CONTROL_STRENGTH, expect_lora
 from . import bridge
 from .files import names, path_of, verdict
@@ -53,8 +54,8 @@ class Flux1LoadLora(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def validate_inputs(cls, lora_name: str) -> bool | str:
-        return verdict(checked_lora, lora_name)
+    def validate_inputs(cls, lora_name: str, strength: dict[str, Any] | None = None) -> bool | str:
+        return verdict(checked_lora, lora_name, (strength or {}).get("strength"))
 
     @classmethod
     def fingerprint_inputs(cls, lora_name: str, **settings: Any) -> tuple:
@@ -62,7 +63,7 @@ class Flux1LoadLora(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, lora_name: str, strength: dict[str, Any], clip: Any = None) -> io.NodeOutput:
-        found = bridge.load_lora(checked_lora(lora_name), model)
+        found = bridge.load_lora(checked_lora(lora_name, strength["strength"]), model)
         value = strength["value"] if strength["strength"] == CUSTOM else found.preset
         model, in_clip = bridge.add_lora(model, found, value), None
         if clip is not None:
@@ -70,8 +71,15 @@ class Flux1LoadLora(io.ComfyNode):
         return io.NodeOutput(model, clip, ui=bridge.said(cls, found.report(value, in_clip)))
 
 
-def checked_lora(name: str) -> str:
+def checked_lora(name: str, strength: str | None) -> str:
     """The path of a file that holds a LoRA for FLUX.1, as far as its header tells. Raises Flux1Error."""
+    if strength not in (BY_FILE, CUSTOM):
+        raise Flux1Error(
+            "There is no such strength",
+            expected=f'"{BY_FILE}", or "{CUSTOM}" with the number in strength.value',
+            found="another value",
+            fix=f'choose {BY_FILE} or {CUSTOM}; in a /prompt: "strength": "{CUSTOM}", "strength.value": 0.8',
+        )
     path = path_of("loras", name)
     expect_lora(checkpoint.read_header(path))
     return path

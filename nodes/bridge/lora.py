@@ -8,6 +8,8 @@ from typing import Any
 import comfy.lora
 import comfy.utils
 import torch
+from comfy.model_patcher import LowVramPatch
+from comfy.patcher_extension import CallbacksMP
 from comfy.weight_adapter import LoRAAdapter, WeightAdapterBase
 
 from ...flux_core import checkpoint, lora
@@ -35,7 +37,7 @@ def add_lora(model: Any, found: lora.Lora, strength: float) -> Any:
         label: (MODEL + target.parameter, target.narrow, comfy.utils.swap_scale_shift if target.swapped else None)
         for label, target in found.targets.items()
     }
-    patches = comfy.lora.load_lora(dict(found.changes), keys)
+    patches = comfy.lora.load_lora(dict(found.tensors), keys)
     clone = model.clone()
     added = clone.add_patches(patches, strength)
     if len(added) < len(keys):
@@ -46,9 +48,19 @@ def add_lora(model: Any, found: lora.Lora, strength: float) -> Any:
             found=f"{len(added)} of them, in a {type(model.model).__name__}",
             fix="load the model with Flux1LoadModel, and the LoRA before nodes that replace or compile the model",
         )
+    if found.widened:
+        clone.add_callback_with_key(CallbacksMP.ON_LOAD, "flux1_widen", _widen_at_once)
     if found.is_control and (variant := checkpoint.likely_variant(_params(clone), found.file)):
         clone.set_attachments(VARIANT, VARIANTS[variant])
     return clone
+
+
+def _widen_at_once(patcher: Any, *how_loaded: Any) -> None:
+    """Where memory is short, ComfyUI patches a weight only while it is in use. img_in has to show its new width before."""
+    img_in = patcher.model.diffusion_model.img_in
+    if any(isinstance(function, LowVramPatch) for function in img_in.weight_function):
+        img_in.weight_function = [f for f in img_in.weight_function if not isinstance(f, LowVramPatch)]
+        patcher.patch_weight_to_device(IMG_IN)
 
 
 def add_text_lora(clip: Any, found: lora.Lora, strength: float) -> tuple[Any, set[str]]:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from flux_core.checkpoint.layers import FINAL_MODULATION, Layer, layers
 from flux_core.variants import FluxParams
+from painter.family import PARAMS
 
 Pairs = dict[str, tuple[Tensor, Tensor]]
 """{released layer: (up, down)}"""
@@ -112,3 +113,8 @@ def random_control(params: FluxParams, rank: int = RANK) -> tuple[Pairs, dict[st
     biases = {name: torch.randn(len(up)) * 0.1 for name, (up, _) in pairs.items()}
     norms = {layer.name: 1 + 0.3 * torch.randn(layer.rows) for layer in layers(params) if layer.is_norm}
     return pairs, biases, norms
+
+
+def diffusers_norm(name: str) -> str:
+    """diffusers' name of a norm."""
+    return next(layer.sources[0] for layer in layers(PARAMS) if layer.name == name)

@@ -24,7 +24,7 @@ def effect(lora: Lora) -> dict[str, Tensor]:
     """What the LoRA does to each parameter: the change of a weight times one random vector, of a bias itself."""
     out: dict[str, Tensor] = {}
     for label, target in lora.targets.items():
-        parts = {key.removeprefix(f"{label}."): t for key, t in lora.changes.items() if key.startswith(f"{label}.")}
+        parts = {key.removeprefix(f"{label}."): t for key, t in lora.tensors.items() if key.startswith(f"{label}.")}
         if "lora_up.weight" in parts:
             up, down = parts["lora_up.weight"].double(), parts["lora_down.weight"].double()
             vector = torch.randn(4096 * 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -175,10 +175,10 @@ def test_what_became_of_every_key_is_said() -> None:
     count = len(weights) + 5
     said = lora.report(1.0)
     assert said.startswith(f"LoRA at strength 1; {loaded} of {count} keys loaded (kohya {loaded})")
-    assert "8 ignored, of no layer that this model has (img_in.weight)" in said
-    assert "2 ignored, without the other half (lora_unet_double_blocks_0_img_mlp_0.alpha)" in said
+    assert "8 ignored, unknown, or for a layer that this model lacks ('img_in.weight')" in said
+    assert "2 ignored, without the other half ('lora_unet_double_blocks_0_img_mlp_0.alpha')" in said
     assert "2 ignored, in the file twice" in said
-    assert "1 ignored, of a text encoder, no CLIP connected (lora_te1_" in said
+    assert "1 ignored, of a text encoder, no CLIP connected ('lora_te1_" in said
     with_clip = lora.report(1.0, in_clip=list(text))
     assert f"{loaded + 1} of {count} keys loaded (kohya {loaded}, text encoder 1)" in with_clip
     assert "text encoder, " not in lora.report(1.0, in_clip=list(text))
@@ -192,7 +192,7 @@ FOREIGN = {
     "Qwen-Image": "transformer.transformer_blocks.40.attn.to_q.lora_A.weight\ntransformer_blocks.0.attn.to_q.lora_A.weight",
     "FLUX.2": "single_transformer_blocks.0.attn.to_qkv_mlp_proj.lora_A.weight\ndouble_blocks.0.img_attn.proj.lora_A.weight",
     "Wan": "diffusion_model.blocks.0.cross_attn.k.lora_A.weight",
-    "LoRA, keys such as something": "something.lora_A.weight",
+    "LoRA, keys such as 'something": "something.lora_A.weight",
     "T5": "encoder.block.0.layer.0.SelfAttention.q.weight",
 }  # fmt: skip
 
