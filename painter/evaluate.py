@@ -207,22 +207,31 @@ def markdown(scores: list[Score]) -> str:
     return "\n".join(["| part | what | score | goal | reached |", "|---|---|---|---|---|", *map(row, scores)]) + "\n"
 
 
+def write(scores: list[Score], path: Path) -> list[Score]:
+    """The table at `path`, as JSON and markdown, with the parts of `scores` made anew and the others left; returns it."""
+    table, parts = path.with_suffix(".json"), {score.part for score in scores}
+    kept = [Score(**row) for row in json.loads(table.read_text())] if table.exists() else []
+    both = [*scores, *(score for score in kept if score.part not in parts)]
+    both.sort(key=lambda score: list(PARTS).index(score.part))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.write_text(json.dumps([asdict(score) for score in both], indent=1) + "\n")
+    path.with_suffix(".md").write_text(markdown(both))
+    return both
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=64, help="held-out samples per score")
     parser.add_argument("--folder", type=Path, default=WEIGHTS, help="where the family's files are")
     parser.add_argument("--out", type=Path, default=RUNS / "scores", help="the table's path, without its ending")
-    parser.add_argument("--parts", nargs="*", default=list(PARTS), choices=list(PARTS))
+    parser.add_argument("--parts", nargs="*", default=list(PARTS), choices=list(PARTS), help="the others are kept")
     arguments = parser.parse_args()
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     with painting(arguments.folder) as painter:
-        evaluation = Evaluation(painter, arguments.count, arguments.out.parent / f"{arguments.out.name}_sheets")
+        evaluation = Evaluation(painter, arguments.count, RUNS / f"{arguments.out.name}_sheets")
         for part in arguments.parts:
             evaluation.run(part)
-            rows = [asdict(score) | {"reached": score.reached} for score in evaluation.scores]
-            arguments.out.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
-            arguments.out.with_suffix(".md").write_text(markdown(evaluation.scores))
-    print(markdown(evaluation.scores))
+            table = write(evaluation.scores, arguments.out)
+    print(markdown(table))
 
 
 if __name__ == "__main__":
