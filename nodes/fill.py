@@ -8,8 +8,10 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..flux_core import image as pictures
+from ..flux_core import outpaint
 from ..flux_core.conditioning import masked_pixels
 from . import bridge
+from .files import verdict
 
 
 class Flux1FillConditioning(io.ComfyNode):
@@ -90,4 +92,59 @@ class Flux1FillConditioning(io.ComfyNode):
         return io.NodeOutput(bridge.with_values(conditioning, shown), latent, ui=bridge.said(cls, share))
 
 
-NODES = [Flux1FillConditioning]
+class Flux1PadForOutpaint(io.ComfyNode):
+    """Adds room around a picture and masks it, for FLUX.1 Fill Conditioning to paint in. No size has to be a multiple of
+    anything."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        def room(side: str, default: int = 0) -> io.Int.Input:
+            tooltip = f"Pixels to add {side}."
+            return io.Int.Input(side, default=default, min=0, max=outpaint.MOST, tooltip=tooltip)
+
+        return io.Schema(
+            node_id="Flux1PadForOutpaint",
+            display_name="FLUX.1 Pad for Outpaint",
+            category="FLUX.1/conditioning",
+            description=getdoc(cls),
+            search_aliases=["flux", "outpaint", "extend", "expand image", "pad image", "uncrop", "fill"],
+            inputs=[
+                io.Image.Input("image", tooltip="The picture to extend."),
+                room("left", 256),
+                room("top"),
+                room("right", 256),
+                room("bottom"),
+                io.Int.Input(
+                    "feather",
+                    default=24,
+                    min=0,
+                    max=256,
+                    optional=True,
+                    advanced=True,
+                    tooltip="How many of the picture's own pixels next to the room are painted over, less and less: "
+                    "hides the seam.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(tooltip="The larger picture, grey where it is to be painted."),
+                io.Mask.Output(tooltip="White in the new room, fading into the picture."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def validate_inputs(
+        cls, left: int | None = None, top: int | None = None, right: int | None = None, bottom: int | None = None
+    ) -> bool | str:
+        sides = (left, top, right, bottom)
+        return True if None in sides else verdict(outpaint.check_room, *sides)  # None: known when it runs
+
+    @classmethod
+    def execute(cls, image: Any, left: int, top: int, right: int, bottom: int, feather: int = 0) -> io.NodeOutput:
+        image = pictures.rgb(image)
+        larger, mask = outpaint.padded_for_outpaint(image, left, top, right, bottom, feather)
+        sizes = "{} x {} becomes {} x {}".format(*pictures.size_of(image), *pictures.size_of(larger))
+        return io.NodeOutput(larger, mask, ui=bridge.said(cls, sizes))
+
+
+NODES = [Flux1FillConditioning, Flux1PadForOutpaint]

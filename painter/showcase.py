@@ -21,6 +21,7 @@ WORKFLOWS = Path(__file__).parent.parent / "workflows"
 SCENE = Scene(time="day", sky="blue", body="right", ridges=3, ground="meadow", lake=True, light="right", seed=11)
 SEED = 7
 THUMBNAIL, GAP = 384, 6  # pixels: height of a thumbnail, and between before and after
+MEGAPIXEL = 1024  # side of the pictures that the workflows are made for
 
 
 @dataclass(frozen=True)
@@ -72,11 +73,17 @@ def links(inputs: Mapping[str, object]) -> list[list]:
 
 
 def adapted(graph: Graph, pictures: Mapping[str, str], size: tuple[int, int]) -> Graph:
-    """The workflow with other pictures (file names by node), seed and size, and otherwise as it is."""
+    """The workflow with other pictures (file names by node), seed and size, and otherwise as it is.
+
+    Room around a picture becomes smaller with it.
+    """
     ours = {"seed": SEED, "noise_seed": SEED, "width": size[0], "height": size[1], "sizing": "own size"}
 
     def inputs(key: str, node: dict) -> dict:
         own = ours | ({"image": pictures[key]} if key in pictures else {})
+        if node["class_type"] == "Flux1PadForOutpaint":
+            room = ("left", "top", "right", "bottom", "feather")
+            own |= {name: node["inputs"][name] * size[0] // MEGAPIXEL for name in room}
         return {
             name: value if isinstance(value, list) else own.get(name, value) for name, value in node["inputs"].items()
         }

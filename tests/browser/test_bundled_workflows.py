@@ -76,6 +76,13 @@ def all_nodes(saved: dict[str, Any]) -> list[dict[str, Any]]:
     return [*saved["nodes"], *(node for subgraph in inner for node in subgraph["nodes"])]
 
 
+def painted_size(graph: dict[str, Any]) -> tuple[int, int]:
+    """Of a picture of SIZE, with the room that the workflow adds around it."""
+    rooms = [node["inputs"] for node in graph.values() if node["class_type"] == "Flux1PadForOutpaint"]
+    width, height = (sum(room[a] + room[b] for room in rooms) for a, b in (("left", "right"), ("top", "bottom")))
+    return SIZE[0] + width, SIZE[1] + height
+
+
 def seeds(graph: dict[str, Any]) -> dict[str, int]:
     return {key: node["inputs"]["seed"] for key, node in graph.items() if "seed" in node["inputs"]}
 
@@ -147,14 +154,14 @@ def test_names_what_it_takes_to_run_it(file: Path) -> None:
 def test_runs_at_the_press_of_the_button(opened: Opened) -> None:
     page = opened.editor.page
     page.evaluate(
-        """() => {
-          for (const node of app.rootGraph.nodes) for (const widget of node.widgets ?? []) {
-            if (widget.name === 'steps') widget.value = 2;
-            if (widget.name === 'sizing') widget.value = 'own size';
-          }
+        """([width, height]) => {
+          const quick = {steps: 2, sizing: 'own size', width, height};
+          for (const node of app.rootGraph.nodes) for (const widget of node.widgets ?? [])
+            if (widget.name in quick) widget.value = quick[widget.name];
           app.api.addEventListener('execution_success', () => { window.ended = 'well'; });
           app.api.addEventListener('execution_error', event => { window.ended = event.detail.exception_message; });
-        }"""
+        }""",
+        SIZE,
     )
     page.locator("[data-testid=queue-button]").first.click()
     page.wait_for_function("window.ended", timeout=60_000)
@@ -166,5 +173,5 @@ def test_runs_at_the_press_of_the_button(opened: Opened) -> None:
     for key in savers:
         [saved] = outputs[key]["images"]
         picture = Image.open(io.BytesIO(page.request.get(page.url.split("#")[0] + "view", params=saved).body()))
-        assert picture.size == SIZE
-        assert len(picture.getcolors(SIZE[0] * SIZE[1])) > 100  # painted, not black or empty
+        assert picture.size == painted_size(opened.twin)
+        assert len(picture.getcolors(picture.width * picture.height)) > 100  # painted, not black or empty

@@ -1,0 +1,354 @@
+"""`python -m workflows.build`: writes the bundled workflows that are drawn here, for the editor and for `/prompt`.
+
+All are laid out alike: models at the left, what the user gives in two rows beside them, painting and result at the
+right. Wires run in three lanes: above the rows, between them and below.
+"""
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import tomllib
+
+from flux_core.variants import VARIANTS
+
+from .comfyui import OLDEST, find_comfyui, version_text
+from .server import PACK, ask, serve
+from .sheet import File, Info, Output, Point, Sheet
+
+WORKFLOWS = Path(__file__).parent
+UNETS, TEXTS = "diffusion_models", "text_encoders"
+ENCODERS = "comfyanonymous/flux_text_encoders"
+SPLIT = "split_files/diffusion_models/"
+MODELS = {  # by name in flux_core's table of variants
+    "dev": File("flux1-dev.safetensors", UNETS, "Comfy-Org/flux1-dev", size="24 GB"),
+    "schnell": File("flux1-schnell.safetensors", UNETS, "Comfy-Org/flux1-schnell", size="24 GB"),
+    "fill": File("flux1-fill-dev.safetensors", UNETS, "Comfy-Org/flux1-dev", SPLIT, "24 GB"),
+    "canny": File("flux1-canny-dev.safetensors", UNETS, "Comfy-Org/flux1-dev", SPLIT, "24 GB"),
+    "kontext": File(
+        "flux1-dev-kontext_fp8_scaled.safetensors", UNETS, "Comfy-Org/flux1-kontext-dev_ComfyUI", SPLIT, "12 GB"
+    ),
+}
+T5 = File("t5xxl_fp16.safetensors", TEXTS, ENCODERS, size="10 GB")
+CLIP = File("clip_l.safetensors", TEXTS, ENCODERS)
+VAE = File("ae.safetensors", "vae", "Comfy-Org/Lumina_Image_2.0_Repackaged", "split_files/vae/")
+SEED = 42
+
+# Heights on the sheet, in the graph editor's pixels: where groups begin and end, and the three lanes.
+TOP, BOTTOM = -80, 920
+ABOVE, BETWEEN, BELOW = 14, 464, 934
+
+
+def text_to_image_dev(sheet: Sheet) -> None:
+    text_to_image(
+        sheet, "dev",
+        "a landscape at sunset, orange sky, sun on the left, three mountain ridges, snowy peaks, a lake, lavender field",
+    )  # fmt: skip
+    read_me(
+        sheet, "dev", "Paint a picture from words",
+        "FLUX.1 dev paints what the prompt says.",
+        "**Prompt**: whole sentences or a list, up to 512 tokens (about 350 words).",
+        "**Size**: the width and height in pixels, or a preset. The schedule follows by itself.",
+        "**Seed** and **steps**: another seed gives another picture; 20 steps are quicker, 50 finer.",
+        "**Guidance**: 3.5 comes with the model. To try another number, turn *guidance_by_model* off; 2 looks more "
+        "natural, 5 follows the prompt more strictly.",
+    )  # fmt: skip
+
+
+def text_to_image_schnell(sheet: Sheet) -> None:
+    text_to_image(
+        sheet, "schnell",
+        "a landscape at night, purple sky, moon on the right, two mountain ridges, snowy peaks, a lake, green meadow",
+    )  # fmt: skip
+    read_me(
+        sheet, "schnell", "Paint a picture in four steps",
+        "FLUX.1 schnell is made for four steps and has no guidance; its licence is Apache 2.0.",
+        "**Prompt**: whole sentences or a list, up to 256 tokens (about 170 words).",
+        "**Size**: the width and height in pixels, or a preset.",
+        "**Seed**: another seed gives another picture.",
+        "**Steps**: 4. One step gives a sketch, more than four rarely help.",
+    )  # fmt: skip
+
+
+def long_prompt(sheet: Sheet) -> None:
+    text_to_image(
+        sheet, "dev",
+        "A landscape at sunset, painted in great detail. The sky is orange: deep amber where it meets the mountains, "
+        "apricot higher up, and at the top of the picture already the first violet of the night, with three thin bands "
+        "of cloud lit from below. The sun stands low on the left, a hand's width above the horizon, large and a little "
+        "flattened by the haze, and its light lies along the water in a broken golden path.\n\n"
+        "Three mountain ridges stand one behind the other. The farthest is pale blue and almost melts into the air; the "
+        "second is darker, with snowy peaks that catch the last light on their western faces and keep a cold blue "
+        "shadow on the others; the nearest is nearly black, its edge drawn by single fir trees.\n\n"
+        "In the middle lies a lake, quite still, so that the ridges and the snow stand in it upside down. A narrow "
+        "strip of reeds runs along the near shore. From there to the lower edge of the picture reaches a lavender "
+        "field, its rows leading the eye towards the water, the blossoms in front sharp enough to be counted, those "
+        "further back a soft violet carpet. Nobody is to be seen. The light is warm, the shadows are long, the air "
+        "is clear after rain. Wide-angle photograph, everything in focus, natural colours.",
+        clip_prompt="landscape photograph, golden hour, mountains, lake, lavender, warm light, sharp",
+        t5_length="512",
+    )  # fmt: skip
+    read_me(
+        sheet, "dev", "A long prompt",
+        "FLUX.1 reads its prompt twice. T5 understands sentences, up to 512 tokens (about 350 words); CLIP only sees 77 "
+        "tokens and sets the overall mood, so it gets a few keywords of its own.",
+        "**prompt**: describe the picture as to somebody who can't see it: what there is, where it is, what it looks "
+        "like, the light, at last the kind of picture. The node says how many tokens that is, and where it was cut if "
+        "it is too long.",
+        "**CLIP prompt**: keywords for subject, mood and style. Leave it empty to give CLIP the beginning of the prompt.",
+        "**t5_length**: 512. *by model* takes the same for dev, and 256 for schnell.",
+        "**Size**, **seed** and **steps**: as for every picture from words.",
+    )  # fmt: skip
+
+
+def image_to_image(sheet: Sheet) -> None:
+    picture_to_image(
+        sheet, 0.6,
+        "a landscape at sunset, orange sky, sun on the right, three mountain ridges, snowy peaks, a lake, green meadow",
+    )  # fmt: skip
+    read_me(
+        sheet, "dev", "Paint over a picture",
+        "FLUX.1 dev adds noise to your picture and paints on from there. The outlines stay, the rest follows the "
+        "prompt. The result has the size of your picture.",
+        "**Picture**: load your own; about one megapixel is best, any size works.",
+        "**Prompt**: describe the whole picture as it should become.",
+        "**Strength**: how much of the picture may change. As Black Forest Labs count, 0.6 of 50 steps means that the "
+        "last 30 are painted. 0.3 touches it up, 0.9 leaves little of it.",
+        "**Seed**: another seed gives another picture.",
+    )  # fmt: skip
+
+
+def image_to_image_style(sheet: Sheet) -> None:
+    picture_to_image(
+        sheet, 0.8,
+        "an impressionist oil painting with thick, visible brush strokes, vivid colours: a landscape at day, yellow sky, "
+        "sun on the right, three mountain ridges, a lake, wheat field",
+    )  # fmt: skip
+    read_me(
+        sheet, "dev", "Paint a picture in another style",
+        "The same as painting over a picture, at a higher strength: the composition stays, colours and surfaces are "
+        "new.",
+        "**Picture**: load your own; about one megapixel is best, any size works.",
+        "**Prompt**: the style first, then what the picture shows. What is not named may be lost at this strength.",
+        "**Strength**: 0.8. Below 0.7 a photograph mostly stays one; above 0.9 the composition goes too.",
+        "**Seed**: styles vary much from seed to seed, so try some.",
+    )  # fmt: skip
+
+
+def kontext_two_references(sheet: Sheet) -> None:
+    bottom = 1220
+    model, clip, vae = loaders(sheet, "kontext")
+    prompt = text_encode(sheet, "kontext", "make the sky orange, as in the second picture", model, clip)
+    first = sheet.add("LoadImage", "First picture", (780, 560), (400, 290), image="landscape.png")[0]
+    second = sheet.add("LoadImage", "Second picture", (780, 910), (400, 290), image="second_landscape.png")[0]
+    sheet.group("3 Pictures", (760, 480), (1200, bottom))
+    positive, latent = sheet.add(
+        "Flux1KontextReference", "Show both pictures", (1280, 300), conditioning=prompt,
+        vae=vae.over((750, BETWEEN), (1210, BETWEEN)), **{"images.image0": first, "images.image1": second},
+        sizing="stretch",
+    )  # fmt: skip
+    paint(sheet, "kontext", 1260, (1640, 280), model.over((1480, ABOVE)), positive, latent, vae, bottom=bottom)
+    read_me(
+        sheet, "kontext", "Edit a picture after another one",
+        "FLUX.1 Kontext sees both pictures and paints the first one again, with what you want to have from the second.",
+        "**First picture**: the one to edit; the result has its shape.",
+        "**Second picture**: shows an object, a person, a place or a style. Another picture input opens when this one "
+        "is connected, up to eight.",
+        "**Prompt**: name what to take from the second picture, where it goes, and what is to stay: *put the cat of the "
+        "second picture on the sofa, keep the room as it is*.",
+        "**sizing**: stretch, crop or pad to a size that Kontext was trained on (about one megapixel), or keep the "
+        "pictures' own sizes.",
+        "**placement** (an advanced input): if the two get mixed up, try *index* instead of *offset*.",
+        "**scale** (an advanced input): each picture more takes its time, at 0.5 much less, but fine detail is lost.",
+        bottom=bottom,
+    )  # fmt: skip
+
+
+def canny_control(sheet: Sheet) -> None:
+    model, clip, vae = loaders(sheet, "canny")
+    prompt = text_encode(
+        sheet, "canny",
+        "a landscape at sunset, orange sky, sun on the right, three mountain ridges, snowy peaks, a lake, lavender field",
+        model, clip, (1240, 350),
+    )  # fmt: skip
+    picture = load_picture(sheet, "Picture")
+    edges = sheet.add("Flux1CannyEdges", "Edges", (1280, 560), image=picture)[0]
+    sheet.add("PreviewImage", "The edges", (1660, 640), (360, 260), images=edges)
+    sheet.group("4 Edges", (1260, 480), (2040, BOTTOM))
+    positive, latent = sheet.add(
+        "Flux1ControlConditioning", "Show edges", (2140, 300), conditioning=prompt,
+        vae=vae.over((750, BETWEEN), (2050, BETWEEN)), control_image=edges.over((2000, 574)),
+    )  # fmt: skip
+    paint(sheet, "canny", 2120, (2500, 280), model.over((2340, ABOVE)), positive, latent, vae, number=5)
+    read_me(
+        sheet, "canny", "Paint along the edges of a picture",
+        "FLUX.1 Canny takes the outlines from your picture and everything else from the prompt.",
+        "**Picture**: load your own, a photograph or a drawing. The result has its size; about one megapixel is best.",
+        "**Edges**: 50 and 200 are what the model was trained with. Too many lines in *The edges*? Raise both. Too "
+        "few? Lower both.",
+        "**Prompt**: describe the finished picture, its colours, materials and light; the outlines are known.",
+        "**Guidance**: 30 comes with the model. With less it follows prompt and edges less strictly and looks softer.",
+        "**Seed**: another seed gives another picture along the same lines.",
+    )  # fmt: skip
+
+
+def fill_outpaint(sheet: Sheet) -> None:
+    model, clip, vae = loaders(sheet, "fill")
+    prompt = text_encode(
+        sheet,
+        "fill",
+        "a wide landscape, blue sky, three mountain ridges, a lake, green meadow",
+        model,
+        clip,
+        (800, 350),
+    )
+    picture = load_picture(sheet, "Picture")
+    larger, mask = sheet.add("Flux1PadForOutpaint", "Add room", (1280, 560), image=picture)
+    sheet.group("4 Room around it", (1260, 480), (1600, BOTTOM))
+    positive, latent = sheet.add(
+        "Flux1FillConditioning", "Show picture and mask", (1700, 300), conditioning=prompt,
+        vae=vae.over((750, BETWEEN), (1610, BETWEEN)), image=larger, mask=mask,
+    )  # fmt: skip
+    paint(sheet, "fill", 1680, (2060, 280), model.over((1900, ABOVE)), positive, latent, vae, number=5)
+    read_me(
+        sheet, "fill", "Paint what lies beyond a picture's edges",
+        "FLUX.1 Fill paints on where your picture ends, so that it fits the picture and the prompt.",
+        "**Picture**: load your own. Together with the new room it should not be much above two megapixels.",
+        "**Add room**: how many pixels to add at each side. Up to half the picture's own width or height at once "
+        "works best.",
+        "**feather** (an advanced input): how far it may paint over the picture's edge to hide the seam.",
+        "**Prompt**: what the whole finished picture shows.",
+        "**Seed** and **steps**: another seed gives another picture; 20 steps are quicker, 50 finer.",
+    )  # fmt: skip
+
+
+def text_to_image(sheet: Sheet, variant: str, words: str, **encode: str) -> None:
+    """From an empty latent."""
+    model, clip, vae = loaders(sheet, variant)
+    prompt = text_encode(sheet, variant, words, model, clip, (400, 550), **encode)
+    (latent,) = sheet.add("Flux1EmptyLatent", "Size", (780, 760), (400, 0), preset="custom", width=1024, height=1024)
+    sheet.group("3 Size", (760, 680), (1200, BOTTOM))
+    paint(sheet, variant, 1260, (1280, 60), model.over((1210, ABOVE)), prompt, latent, vae)
+
+
+def picture_to_image(sheet: Sheet, strength: float, words: str) -> None:
+    """From a picture, with dev."""
+    model, clip, vae = loaders(sheet, "dev")
+    prompt = text_encode(sheet, "dev", words, model, clip)
+    picture = load_picture(sheet, "Picture to start from")
+    encoder = vae.over((750, BELOW), (1230, BELOW))
+    (latent,) = sheet.add("Flux1EncodeImage", "Encode", (1280, 560), (230, 0), image=picture, vae=encoder)
+    paint(sheet, "dev", 1260, (1640, 60), model.over((1570, ABOVE)), prompt, latent, vae, strength=strength)
+
+
+def loaders(sheet: Sheet, variant: str) -> tuple[Output, Output, Output]:
+    """MODEL, CLIP and VAE."""
+    title = f"Load {variant if variant in ('dev', 'schnell') else variant.title()} model"
+    (model,) = sheet.add("Flux1LoadModel", title, (0, 0), model_name=MODELS[variant].name)
+    (clip,) = sheet.add(
+        "Flux1LoadTextEncoders", "Load text encoders", (370, 50), (310, 0), t5_name=T5.name, clip_name=CLIP.name
+    )
+    (vae,) = sheet.add("Flux1LoadVAE", "Load VAE", (0, 190), vae_name=VAE.name)
+    sheet.group("1 Load models", (-20, TOP), (700, 300))
+    return model, clip, vae.over((720, 204))
+
+
+def text_encode(
+    sheet: Sheet, variant: str, words: str, model: Output, clip: Output, size: Point = (400, 350), **more: str
+) -> Output:
+    """The upper row: the prompt, with the model's own guidance."""
+    (prompt,) = sheet.add(
+        "Flux1TextEncode", "Prompt", (780, 80), size, clip=clip, model=model.over((345, 176), (720, 176)),
+        prompt=words, guidance=VARIANTS[variant].guidance, **more,
+    )  # fmt: skip
+    sheet.group("2 Prompt", (760, TOP), (800 + size[0], 100 + size[1]))
+    return prompt
+
+
+def load_picture(sheet: Sheet, title: str) -> Output:
+    """The lower row's beginning."""
+    picture, _ = sheet.add("LoadImage", title, (780, 560), (400, 340), image="landscape.png")
+    sheet.group("3 Picture", (760, 480), (1200, BOTTOM))
+    return picture
+
+
+def paint(
+    sheet: Sheet, variant: str, left: int, at: Point, model: Output, positive: Output, latent: Output, vae: Output, *,
+    number: int = 4, bottom: int = BOTTOM, strength: float = 1.0,
+) -> None:  # fmt: skip
+    """The last two groups: sampler at `at`, decoder, result. The first one begins at `left` and has this number."""
+    (painted,) = sheet.add(
+        "Flux1Sampler", "Paint", at, model=model, positive=positive, latent=latent, seed=SEED,
+        steps=VARIANTS[variant].steps, strength=strength,
+    )  # fmt: skip
+    x, y = at[0] + 430, at[1]
+    vae = vae.over((750, bottom + 14), (x - 65, bottom + 14), (x - 40, y + 140))
+    (image,) = sheet.add("Flux1DecodeImage", "Decode", (x, y), (230, 0), latent=painted, vae=vae)
+    sheet.add("SaveImage", "Save", (x + 340, 60), (560, bottom - 80), images=image, filename_prefix=sheet.name)
+    sheet.group(f"{number} Paint", (left, TOP), (x + 250, bottom))
+    sheet.group(f"{number + 1} Result", (x + 320, TOP), (x + 920, bottom))
+
+
+def read_me(sheet: Sheet, variant: str, title: str, what: str, *changes: str, bottom: int = BOTTOM) -> None:
+    """The note below the loaders: what it does, what to change, what to download."""
+    rows = [
+        f"| {name(file)} | models/{file.folder} | [{file.repository}]({page(file)}) |"
+        for file in (MODELS[variant], T5, CLIP, VAE)
+    ]
+    lines = [
+        f"# {title}", "", what, "", "## What to change", "", *(f"- {change}" for change in changes), "",
+        "## Models to download", "", "| File | Folder in ComfyUI | From |", "|---|---|---|", *rows, "",
+        "Press R after copying them, so that the loaders list them.", "",
+    ]  # fmt: skip
+    sheet.note("\n".join(lines), (0, 350), (680, bottom))
+
+
+def name(file: File) -> str:
+    return f"{file.name} ({file.size})" if file.size else file.name
+
+
+def page(file: File) -> str:
+    """Where a person finds the file."""
+    return f"https://huggingface.co/{file.repository}" + (f"/tree/main/{file.path.rstrip('/')}" if file.path else "")
+
+
+DRAWN: tuple[Callable[[Sheet], None], ...] = (
+    text_to_image_dev,
+    text_to_image_schnell,
+    long_prompt,
+    image_to_image,
+    image_to_image_style,
+    kontext_two_references,
+    canny_control,
+    fill_outpaint,
+)
+
+
+def drawn(infos: Mapping[str, Info]) -> list[Sheet]:
+    """The workflows, for a server whose `/object_info` is `infos`."""
+    project = tomllib.loads((PACK / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    versions = {"flux1": project["version"], "comfy-core": version_text(OLDEST)}
+    sheets = [Sheet(draw.__name__, infos, [*MODELS.values(), T5, CLIP, VAE], versions) for draw in DRAWN]
+    for draw, sheet in zip(DRAWN, sheets, strict=True):
+        draw(sheet)
+    return sheets
+
+
+def files(infos: Mapping[str, Info]) -> dict[Path, str]:
+    """Path and text of every file."""
+    contents = {}
+    for sheet in drawn(infos):
+        contents[WORKFLOWS / f"{sheet.name}.json"] = sheet.to_ui()
+        contents[WORKFLOWS / "api" / f"{sheet.name}.json"] = sheet.to_api()
+    return {path: json.dumps(content, indent=2, ensure_ascii=False) + "\n" for path, content in contents.items()}
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as no_models, serve(Path(no_models), comfyui=find_comfyui()) as server:
+        for path, text in files(ask(server, "/object_info")).items():
+            path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
