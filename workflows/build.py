@@ -1,7 +1,6 @@
-"""`python -m workflows.build`: writes the bundled workflows that are drawn here, for the editor and for `/prompt`.
+"""`python -m workflows.build`: draws the bundled workflows and writes them, for the editor and for `/prompt`.
 
-All are laid out alike: models at the left, what the user gives in two rows beside them, painting and result at the
-right. Wires run in three lanes: above the rows, between them and below.
+`fill_inpaint` and `kontext_edit` were drawn in the editor and are not among them.
 """
 
 import json
@@ -11,33 +10,12 @@ from pathlib import Path
 
 import tomllib
 
-from flux_core.variants import VARIANTS
-
 from .comfyui import OLDEST, find_comfyui, version_text
+from .parts import ABOVE, BELOW, BETWEEN, BOTTOM, FILES, load_picture, loaders, paint, read_me, text_encode
 from .server import PACK, ask, serve
-from .sheet import File, Info, Output, Point, Sheet
+from .sheet import Info, Sheet
 
 WORKFLOWS = Path(__file__).parent
-UNETS, TEXTS = "diffusion_models", "text_encoders"
-ENCODERS = "comfyanonymous/flux_text_encoders"
-SPLIT = "split_files/diffusion_models/"
-MODELS = {  # by name in flux_core's table of variants
-    "dev": File("flux1-dev.safetensors", UNETS, "Comfy-Org/flux1-dev", size="24 GB"),
-    "schnell": File("flux1-schnell.safetensors", UNETS, "Comfy-Org/flux1-schnell", size="24 GB"),
-    "fill": File("flux1-fill-dev.safetensors", UNETS, "Comfy-Org/flux1-dev", SPLIT, "24 GB"),
-    "canny": File("flux1-canny-dev.safetensors", UNETS, "Comfy-Org/flux1-dev", SPLIT, "24 GB"),
-    "kontext": File(
-        "flux1-dev-kontext_fp8_scaled.safetensors", UNETS, "Comfy-Org/flux1-kontext-dev_ComfyUI", SPLIT, "12 GB"
-    ),
-}
-T5 = File("t5xxl_fp16.safetensors", TEXTS, ENCODERS, size="10 GB")
-CLIP = File("clip_l.safetensors", TEXTS, ENCODERS)
-VAE = File("ae.safetensors", "vae", "Comfy-Org/Lumina_Image_2.0_Repackaged", "split_files/vae/")
-SEED = 42
-
-# Heights on the sheet, in the graph editor's pixels: where groups begin and end, and the three lanes.
-TOP, BOTTOM = -80, 920
-ABOVE, BETWEEN, BELOW = 14, 464, 934
 
 
 def text_to_image_dev(sheet: Sheet) -> None:
@@ -196,13 +174,8 @@ def canny_control(sheet: Sheet) -> None:
 def fill_outpaint(sheet: Sheet) -> None:
     model, clip, vae = loaders(sheet, "fill")
     prompt = text_encode(
-        sheet,
-        "fill",
-        "a wide landscape, blue sky, three mountain ridges, a lake, green meadow",
-        model,
-        clip,
-        (800, 350),
-    )
+        sheet, "fill", "a wide landscape, blue sky, three mountain ridges, a lake, green meadow", model, clip, (800, 350),
+    )  # fmt: skip
     picture = load_picture(sheet, "Picture")
     larger, mask = sheet.add("Flux1PadForOutpaint", "Add room", (1280, 560), image=picture)
     sheet.group("4 Room around it", (1260, 480), (1600, BOTTOM))
@@ -242,77 +215,6 @@ def picture_to_image(sheet: Sheet, strength: float, words: str) -> None:
     paint(sheet, "dev", 1260, (1640, 60), model.over((1570, ABOVE)), prompt, latent, vae, strength=strength)
 
 
-def loaders(sheet: Sheet, variant: str) -> tuple[Output, Output, Output]:
-    """MODEL, CLIP and VAE."""
-    title = f"Load {variant if variant in ('dev', 'schnell') else variant.title()} model"
-    (model,) = sheet.add("Flux1LoadModel", title, (0, 0), model_name=MODELS[variant].name)
-    (clip,) = sheet.add(
-        "Flux1LoadTextEncoders", "Load text encoders", (370, 50), (310, 0), t5_name=T5.name, clip_name=CLIP.name
-    )
-    (vae,) = sheet.add("Flux1LoadVAE", "Load VAE", (0, 190), vae_name=VAE.name)
-    sheet.group("1 Load models", (-20, TOP), (700, 300))
-    return model, clip, vae.over((720, 204))
-
-
-def text_encode(
-    sheet: Sheet, variant: str, words: str, model: Output, clip: Output, size: Point = (400, 350), **more: str
-) -> Output:
-    """The upper row: the prompt, with the model's own guidance."""
-    (prompt,) = sheet.add(
-        "Flux1TextEncode", "Prompt", (780, 80), size, clip=clip, model=model.over((345, 176), (720, 176)),
-        prompt=words, guidance=VARIANTS[variant].guidance, **more,
-    )  # fmt: skip
-    sheet.group("2 Prompt", (760, TOP), (800 + size[0], 100 + size[1]))
-    return prompt
-
-
-def load_picture(sheet: Sheet, title: str) -> Output:
-    """The lower row's beginning."""
-    picture, _ = sheet.add("LoadImage", title, (780, 560), (400, 340), image="landscape.png")
-    sheet.group("3 Picture", (760, 480), (1200, BOTTOM))
-    return picture
-
-
-def paint(
-    sheet: Sheet, variant: str, left: int, at: Point, model: Output, positive: Output, latent: Output, vae: Output, *,
-    number: int = 4, bottom: int = BOTTOM, strength: float = 1.0,
-) -> None:  # fmt: skip
-    """The last two groups: sampler at `at`, decoder, result. The first one begins at `left` and has this number."""
-    (painted,) = sheet.add(
-        "Flux1Sampler", "Paint", at, model=model, positive=positive, latent=latent, seed=SEED,
-        steps=VARIANTS[variant].steps, strength=strength,
-    )  # fmt: skip
-    x, y = at[0] + 430, at[1]
-    vae = vae.over((750, bottom + 14), (x - 65, bottom + 14), (x - 40, y + 140))
-    (image,) = sheet.add("Flux1DecodeImage", "Decode", (x, y), (230, 0), latent=painted, vae=vae)
-    sheet.add("SaveImage", "Save", (x + 340, 60), (560, bottom - 80), images=image, filename_prefix=sheet.name)
-    sheet.group(f"{number} Paint", (left, TOP), (x + 250, bottom))
-    sheet.group(f"{number + 1} Result", (x + 320, TOP), (x + 920, bottom))
-
-
-def read_me(sheet: Sheet, variant: str, title: str, what: str, *changes: str, bottom: int = BOTTOM) -> None:
-    """The note below the loaders: what it does, what to change, what to download."""
-    rows = [
-        f"| {name(file)} | models/{file.folder} | [{file.repository}]({page(file)}) |"
-        for file in (MODELS[variant], T5, CLIP, VAE)
-    ]
-    lines = [
-        f"# {title}", "", what, "", "## What to change", "", *(f"- {change}" for change in changes), "",
-        "## Models to download", "", "| File | Folder in ComfyUI | From |", "|---|---|---|", *rows, "",
-        "Press R after copying them, so that the loaders list them.", "",
-    ]  # fmt: skip
-    sheet.note("\n".join(lines), (0, 350), (680, bottom))
-
-
-def name(file: File) -> str:
-    return f"{file.name} ({file.size})" if file.size else file.name
-
-
-def page(file: File) -> str:
-    """Where a person finds the file."""
-    return f"https://huggingface.co/{file.repository}" + (f"/tree/main/{file.path.rstrip('/')}" if file.path else "")
-
-
 DRAWN: tuple[Callable[[Sheet], None], ...] = (
     text_to_image_dev,
     text_to_image_schnell,
@@ -329,7 +231,7 @@ def drawn(infos: Mapping[str, Info]) -> list[Sheet]:
     """The workflows, for a server whose `/object_info` is `infos`."""
     project = tomllib.loads((PACK / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     versions = {"flux1": project["version"], "comfy-core": version_text(OLDEST)}
-    sheets = [Sheet(draw.__name__, infos, [*MODELS.values(), T5, CLIP, VAE], versions) for draw in DRAWN]
+    sheets = [Sheet(draw.__name__, infos, FILES, versions) for draw in DRAWN]
     for draw, sheet in zip(DRAWN, sheets, strict=True):
         draw(sheet)
     return sheets

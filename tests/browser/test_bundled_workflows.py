@@ -38,6 +38,44 @@ GEOMETRY = """() => [app.rootGraph, ...app.rootGraph.subgraphs.values()].map(gra
   };
 })"""
 
+# What each wire of the whole graph, as drawn, meets on its way: nodes that are not its own, wires from other outputs.
+MEETINGS = """() => {
+  const {canvas, rootGraph: graph} = app, half = 0.5;
+  const outline = ({pos: [x, y], size: [width, height]}) =>
+    [x, y - LiteGraph.NODE_TITLE_HEIGHT, width, height + LiteGraph.NODE_TITLE_HEIGHT];
+  const boxes = graph.nodes.map(outline), edge = 200;
+  const left = Math.min(...boxes.map(([x]) => x)) - edge, top = Math.min(...boxes.map(([, y]) => y)) - edge;
+  const width = (Math.max(...boxes.map(([x, , w]) => x + w)) + edge - left) * half;
+  const height = (Math.max(...boxes.map(([, y, , h]) => y + h)) + edge - top) * half;
+  canvas.ds.scale = 0.1;  // only wires in view are drawn
+  canvas.ds.offset = [-left, -top];
+  canvas.draw(true, true);
+  const pixels = draw => {
+    const pen = new OffscreenCanvas(width, height).getContext('2d');
+    pen.scale(half, half);
+    pen.translate(-left, -top);
+    pen.lineWidth = 3;
+    draw(pen);
+    return pen.getImageData(0, 0, width, height).data;
+  };
+  const meet = (a, b) => { for (let i = 3; i < a.length; i += 4) if (a[i] && b[i]) return true; return false; };
+  const wires = [...graph.links.values()].map(link => {
+    const paths = [link.path];
+    for (let id = link.parentId; id != null; id = graph.reroutes.get(id).parentId)
+      paths.push(graph.reroutes.get(id).path);
+    const [from, to] = [link.origin_id, link.target_id].map(id => graph.getNodeById(id));
+    const name = `${from.title} to ${to.title}`, source = `${from.id} ${link.origin_slot}`;
+    return {from, to, name, source, drawn: pixels(pen => paths.forEach(path => pen.stroke(path)))};
+  });
+  const nodes = graph.nodes.map(node => ({node, drawn: pixels(pen => pen.fillRect(...outline(node)))}));
+  return wires.flatMap((wire, number) => [
+    ...nodes.filter(({node, drawn}) => node !== wire.from && node !== wire.to && meet(drawn, wire.drawn))
+      .map(({node}) => `${wire.name} runs behind ${node.title}`),
+    ...wires.slice(number + 1).filter(other => other.source !== wire.source && meet(other.drawn, wire.drawn))
+      .map(other => `${wire.name} crosses ${other.name}`),
+  ]);
+}"""
+
 
 @dataclass(frozen=True)
 class Opened:
@@ -126,6 +164,10 @@ def test_every_wire_leads_from_left_to_right(opened: Opened) -> None:
     for graph in opened.editor.page.evaluate(GEOMETRY):
         for source, target in graph["wires"]:
             assert source["box"][2] < target["box"][0], f"{source['title']} to {target['title']}"
+
+
+def test_no_wire_crosses_another_or_runs_behind_a_node(opened: Opened) -> None:
+    assert not opened.editor.page.evaluate(MEETINGS)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
