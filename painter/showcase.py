@@ -4,7 +4,7 @@ The demo shows the same runs.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from workflows.graph import Graph, read_graph
 
 WORKFLOWS = Path(__file__).parent.parent / "workflows"
 SCENE = Scene(time="day", sky="blue", body="right", ridges=3, ground="meadow", lake=True, light="right", seed=11)
+NEXT = replace(SCENE, time="sunset", sky="orange", body="left", seed=12)  # for workflows that take two pictures
 SEED = 7
 THUMBNAIL, GAP = 384, 6  # pixels: height of a thumbnail, and between before and after
 MEGAPIXEL = 1024  # side of the pictures that the workflows are made for
@@ -53,17 +54,19 @@ def sunless_hole(scene: Scene = SCENE) -> Image.Image:
 
 
 def run(client: Client, workflow: str, picture: Image.Image, mask: Image.Image, progress: bool = False) -> Run:
-    """The bundled workflow of this name on `picture`, and where it asks for a mask, on `mask`."""
+    """The bundled workflow of this name on `picture`, and where it asks for a mask, on `mask`.
+
+    A second picture that it asks for is another landscape.
+    """
     graph = read_graph(WORKFLOWS / "api" / f"{workflow}.json")
     masked = {link[0] for node in graph.values() for link in links(node["inputs"]) if link[1] == 1}
     shown, names = [], {}
     for key, node in graph.items():
         if node["class_type"] == "LoadImage":
-            given = with_hole(picture, mask) if key in masked else picture
+            seen = landscape(NEXT) if names else picture
+            given = with_hole(seen, mask) if key in masked else seen
             names[key] = client.upload(given, f"showcase_{workflow}_{len(names)}.png")
-            shown.append(
-                Image.composite(Image.new("RGB", picture.size, "grey"), picture, mask) if key in masked else picture
-            )
+            shown.append(Image.composite(Image.new("RGB", seen.size, "grey"), seen, mask) if key in masked else seen)
     graph = adapted(graph, names, picture.size)
     return Run(shown, [image.convert("RGB") for image in client.run(graph, progress).images])
 

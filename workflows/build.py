@@ -1,6 +1,6 @@
 """`python -m workflows.build`: draws the bundled workflows and writes them, for the editor and for `/prompt`.
 
-`fill_inpaint` and `kontext_edit` were drawn in the editor and are not among them.
+`kontext_edit`, with its subgraphs, was drawn in the editor and is not among them.
 """
 
 import json
@@ -150,7 +150,7 @@ def canny_control(sheet: Sheet) -> None:
         "a landscape at sunset, orange sky, sun on the right, three mountain ridges, snowy peaks, a lake, lavender field",
         model, clip, (1240, 350),
     )  # fmt: skip
-    picture = load_picture(sheet, "Picture")
+    picture, _ = load_picture(sheet, "Picture")
     edges = sheet.add("Flux1CannyEdges", "Edges", (1280, 560), image=picture)[0]
     sheet.add("PreviewImage", "The edges", (1660, 640), (360, 260), images=edges)
     sheet.group("4 Edges", (1260, 480), (2040, BOTTOM))
@@ -171,12 +171,33 @@ def canny_control(sheet: Sheet) -> None:
     )  # fmt: skip
 
 
+def fill_inpaint(sheet: Sheet) -> None:
+    model, clip, vae = loaders(sheet, "fill")
+    prompt = text_encode(
+        sheet, "fill", "Please backfill the missing parts of the picture, only the natural landscape", model, clip
+    )
+    image, mask = load_picture(sheet, "Picture with its mask", "landscape_with_hole.png")
+    positive, latent = sheet.add(
+        "Flux1FillConditioning", "Show picture and mask", (1280, 300), conditioning=prompt,
+        vae=vae.over((750, BETWEEN), (1210, BETWEEN)), image=image, mask=mask,
+    )  # fmt: skip
+    paint(sheet, "fill", 1260, (1640, 280), model.over((1480, ABOVE)), positive, latent, vae)
+    read_me(
+        sheet, "fill", "Paint a part of a picture anew",
+        "FLUX.1 Fill paints the masked part of a picture so that it fits the rest and the prompt.",
+        "**Picture and mask**: load your picture, then right-click the node and choose *Open in Mask Editor* to mark "
+        "what to paint anew. A picture with a transparent part brings its mask with it.",
+        "**Prompt**: say what the finished picture shows, not what to remove.",
+        "**Seed** and **steps**: another seed gives another picture; 20 steps are quicker, 50 finer.",
+    )  # fmt: skip
+
+
 def fill_outpaint(sheet: Sheet) -> None:
     model, clip, vae = loaders(sheet, "fill")
     prompt = text_encode(
         sheet, "fill", "a wide landscape, blue sky, three mountain ridges, a lake, green meadow", model, clip, (800, 350),
     )  # fmt: skip
-    picture = load_picture(sheet, "Picture")
+    picture, _ = load_picture(sheet, "Picture")
     larger, mask = sheet.add("Flux1PadForOutpaint", "Add room", (1280, 560), image=picture)
     sheet.group("4 Room around it", (1260, 480), (1600, BOTTOM))
     positive, latent = sheet.add(
@@ -209,7 +230,7 @@ def picture_to_image(sheet: Sheet, strength: float, words: str) -> None:
     """From a picture, with dev."""
     model, clip, vae = loaders(sheet, "dev")
     prompt = text_encode(sheet, "dev", words, model, clip)
-    picture = load_picture(sheet, "Picture to start from")
+    picture, _ = load_picture(sheet, "Picture to start from")
     encoder = vae.over((750, BELOW), (1230, BELOW))
     (latent,) = sheet.add("Flux1EncodeImage", "Encode", (1280, 560), (230, 0), image=picture, vae=encoder)
     paint(sheet, "dev", 1260, (1640, 60), model.over((1570, ABOVE)), prompt, latent, vae, strength=strength)
@@ -223,6 +244,7 @@ DRAWN: tuple[Callable[[Sheet], None], ...] = (
     image_to_image_style,
     kontext_two_references,
     canny_control,
+    fill_inpaint,
     fill_outpaint,
 )
 

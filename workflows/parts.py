@@ -55,11 +55,11 @@ def text_encode(
     return prompt
 
 
-def load_picture(sheet: Sheet, title: str) -> Output:
-    """The lower row's beginning."""
-    picture, _ = sheet.add("LoadImage", title, (780, 560), (400, 340), image="landscape.png")
+def load_picture(sheet: Sheet, title: str, file: str = "landscape.png") -> list[Output]:
+    """The lower row's beginning: IMAGE and MASK."""
+    outputs = sheet.add("LoadImage", title, (780, 560), (400, 340), image=file)
     sheet.group("3 Picture", (760, 480), (1200, BOTTOM))
-    return picture
+    return outputs
 
 
 def paint(
