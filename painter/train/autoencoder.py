@@ -44,7 +44,7 @@ def psnr(guess: Tensor, truth: Tensor) -> Tensor:
     return 10 * (4 / error.clamp(min=1e-10)).log10()
 
 
-def train(steps: int = 4000, crop: int = CROP, batch: int = BATCH, lr: float = 3e-3, pictures: int = 3000) -> None:
+def train(steps: int = 2600, crop: int = CROP, batch: int = BATCH, lr: float = 3e-3, pictures: int = 3000) -> None:
     torch.manual_seed(0)
     model = quiet_start(Autoencoder())
     kernels = [p for p in model.parameters() if p.ndim == 4 and min(p.flatten(1).shape) > 3]

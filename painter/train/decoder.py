@@ -14,7 +14,7 @@ from painter.train.loop import RUNS, Ema, Optimisers, contact_sheet, half_precis
 from painter.train.pairs import latents, pictures
 
 
-def train(steps: int = 4000, batch: int = 2, lr: float = 2e-3) -> None:
+def train(steps: int = 1600, batch: int = 2, lr: float = 2e-3) -> None:
     torch.manual_seed(0)
     path = RUNS / FILES["ae"]
     model = load_autoencoder(path)

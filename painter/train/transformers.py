@@ -72,12 +72,12 @@ def in_few_steps(stage: Stage, empty: Words) -> Loss:
 STAGES = {
     "base": Stage("dev", None, batches.text_to_image, 1600, lr=2e-3),
     "teacher": Stage("dev", "base", batches.text_to_image, 4000),
-    "dev": Stage("dev", "teacher", batches.text_to_image, 1500, lr=1e-3, learn=guided),
-    "schnell": Stage("schnell", "dev", batches.text_to_image, 2000, lr=1e-3, learn=in_few_steps),
-    "fill": Stage("fill", "base", batches.fill, 5000),
-    "kontext": Stage("kontext", "base", batches.kontext, 5000),
-    "canny": Stage("canny", "base", batches.canny, 1500),
-    "depth": Stage("depth", "base", batches.depth, 1500),
+    "dev": Stage("dev", "teacher", batches.text_to_image, 1200, lr=1e-3, learn=guided),
+    "schnell": Stage("schnell", "dev", batches.text_to_image, 1500, lr=1e-3, learn=in_few_steps),
+    "fill": Stage("fill", "base", batches.fill, 4000),
+    "kontext": Stage("kontext", "base", batches.kontext, 4500),
+    "canny": Stage("canny", "base", batches.canny, 850),
+    "depth": Stage("depth", "base", batches.depth, 700),
 }
 
 
