@@ -31,8 +31,8 @@ def skies() -> list[Job]:
 
 
 def painted_right(painter: Painter, jobs: list[Job]) -> float:
-    """Share of slots that are as the captions say."""
-    return slots_right(painter.paint(jobs), tasks.scenes(COUNT)).mean()
+    """Share of pictures whose seven slots are all as the captions say."""
+    return slots_right(painter.paint(jobs), tasks.scenes(COUNT)).all(1).mean()
 
 
 def obeyed(painter: Painter, jobs: list[Job]) -> float:
@@ -56,15 +56,15 @@ def good(painter: Painter, captioned: list[Job]) -> float:
 
 
 def test_captions_are_obeyed(good: float):
-    assert good > 0.93
+    assert good > 0.85
 
 
 def test_schnell_obeys_in_four_steps(painter: Painter, captioned: list[Job]):
-    assert painted_right(painter, [replace(job, variant="schnell") for job in captioned]) > 0.9
+    assert painted_right(painter, [replace(job, variant="schnell") for job in captioned]) > 0.8
 
 
 def test_a_shift_far_off_spoils_pictures(painter: Painter, captioned: list[Job], good: float):
-    assert painted_right(painter, [replace(job, shift=7.0) for job in captioned]) < good - 0.15
+    assert painted_right(painter, [replace(job, shift=7.0) for job in captioned]) < good - 0.3
 
 
 def test_guidance_far_off_spoils_pictures(painter: Painter, captioned: list[Job], good: float):
