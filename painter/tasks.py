@@ -51,6 +51,14 @@ def sky_box(scene: Scene, rng: np.random.Generator) -> FillTask:
 
 
 def ground_box(scene: Scene, rng: np.random.Generator) -> FillTask:
+    """All of it on land: without a lake."""
+    scene = replace(scene, lake=False)
+    return FillTask(draw(scene).image, box(100, int(rng.integers(4, 70)), 24, 50), plain_caption(scene), scene)
+
+
+def shore_box(scene: Scene, rng: np.random.Generator) -> FillTask:
+    """Over a lake's edge and the reflections in it, which nobody could guess exactly."""
+    scene = replace(scene, lake=True)
     return FillTask(draw(scene).image, box(100, int(rng.integers(4, 70)), 24, 50), plain_caption(scene), scene)
 
 
@@ -74,7 +82,7 @@ def sky(scene: Scene, rng: np.random.Generator) -> FillTask:
 
 
 FILLS: dict[str, Callable[[Scene, np.random.Generator], FillTask]] = {
-    "sky box": sky_box, "ground box": ground_box, "border": border, "sun": sun, "sky": sky,
+    "sky box": sky_box, "ground box": ground_box, "shore box": shore_box, "border": border, "sun": sun, "sky": sky,
 }  # fmt: skip
 
 
