@@ -115,18 +115,19 @@ def image_to_image_style(sheet: Sheet) -> None:
 
 
 def kontext_two_references(sheet: Sheet) -> None:
-    bottom = 1220
+    bottom = 1280
     model, clip, vae = loaders(sheet, "kontext")
     prompt = text_encode(sheet, "kontext", "make the sky orange, as in the second picture", model, clip)
-    first = sheet.add("LoadImage", "First picture", (780, 560), (400, 290), image="landscape.png")[0]
-    second = sheet.add("LoadImage", "Second picture", (780, 910), (400, 290), image="second_landscape.png")[0]
+    first = sheet.add("LoadImage", "First picture", (780, 560), (400, 320), image="landscape.png")[0]
+    second = sheet.add("LoadImage", "Second picture", (780, 940), (400, 320), image="second_landscape.png")[0]
     sheet.group("3 Pictures", (760, 480), (1200, bottom))
     positive, latent = sheet.add(
-        "Flux1KontextReference", "Show both pictures", (1280, 300), conditioning=prompt,
+        "Flux1KontextReference", "Show both pictures", (1360, 300), conditioning=prompt,
         vae=vae.over((750, BETWEEN), (1210, BETWEEN)), **{"images.image0": first, "images.image1": second},
         sizing="stretch",
     )  # fmt: skip
-    paint(sheet, "kontext", 1260, (1640, 280), model.over((1480, ABOVE)), positive, latent, vae, bottom=bottom)
+    vae = vae.over((750, bottom + 14))
+    paint(sheet, "kontext", 1340, (1720, 280), model.over((1560, ABOVE)), positive, latent, vae, bottom=bottom)
     read_me(
         sheet, "kontext", "Edit a picture after another one",
         "FLUX.1 Kontext sees both pictures and paints the first one again, with what you want to have from the second.",
@@ -155,10 +156,11 @@ def canny_control(sheet: Sheet) -> None:
     sheet.add("PreviewImage", "The edges", (1660, 640), (360, 260), images=edges)
     sheet.group("4 Edges", (1260, 480), (2040, BOTTOM))
     positive, latent = sheet.add(
-        "Flux1ControlConditioning", "Show edges", (2140, 300), conditioning=prompt,
-        vae=vae.over((750, BETWEEN), (2050, BETWEEN)), control_image=edges.over((2000, 574)),
+        "Flux1ControlConditioning", "Show edges", (2160, 300), conditioning=prompt,
+        vae=vae.over((750, BETWEEN), (2050, BETWEEN)), control_image=edges.over((2070, 574)),
     )  # fmt: skip
-    paint(sheet, "canny", 2120, (2500, 280), model.over((2340, ABOVE)), positive, latent, vae, number=5)
+    vae = vae.over((750, BELOW))
+    paint(sheet, "canny", 2140, (2520, 280), model.over((2360, ABOVE)), positive, latent, vae, number=5)
     read_me(
         sheet, "canny", "Paint along the edges of a picture",
         "FLUX.1 Canny takes the outlines from your picture and everything else from the prompt.",
@@ -178,10 +180,11 @@ def fill_inpaint(sheet: Sheet) -> None:
     )
     image, mask = load_picture(sheet, "Picture with its mask", "landscape_with_hole.png")
     positive, latent = sheet.add(
-        "Flux1FillConditioning", "Show picture and mask", (1280, 300), conditioning=prompt,
+        "Flux1FillConditioning", "Show picture and mask", (1320, 300), conditioning=prompt,
         vae=vae.over((750, BETWEEN), (1210, BETWEEN)), image=image, mask=mask,
     )  # fmt: skip
-    paint(sheet, "fill", 1260, (1640, 280), model.over((1480, ABOVE)), positive, latent, vae)
+    vae = vae.over((750, BELOW))
+    paint(sheet, "fill", 1300, (1680, 280), model.over((1520, ABOVE)), positive, latent, vae)
     read_me(
         sheet, "fill", "Paint a part of a picture anew",
         "FLUX.1 Fill paints the masked part of a picture so that it fits the rest and the prompt.",
@@ -204,6 +207,7 @@ def fill_outpaint(sheet: Sheet) -> None:
         "Flux1FillConditioning", "Show picture and mask", (1700, 300), conditioning=prompt,
         vae=vae.over((750, BETWEEN), (1610, BETWEEN)), image=larger, mask=mask,
     )  # fmt: skip
+    vae = vae.over((750, BELOW))
     paint(sheet, "fill", 1680, (2060, 280), model.over((1900, ABOVE)), positive, latent, vae, number=5)
     read_me(
         sheet, "fill", "Paint what lies beyond a picture's edges",
@@ -223,7 +227,7 @@ def text_to_image(sheet: Sheet, variant: str, words: str, **encode: str) -> None
     prompt = text_encode(sheet, variant, words, model, clip, (400, 550), **encode)
     (latent,) = sheet.add("Flux1EmptyLatent", "Size", (780, 760), (400, 0), preset="custom", width=1024, height=1024)
     sheet.group("3 Size", (760, 680), (1200, BOTTOM))
-    paint(sheet, variant, 1260, (1280, 60), model.over((1210, ABOVE)), prompt, latent, vae)
+    paint(sheet, variant, 1260, (1280, 60), model.over((1210, ABOVE)), prompt, latent, vae.over((750, BELOW)))
 
 
 def picture_to_image(sheet: Sheet, strength: float, words: str) -> None:
@@ -231,8 +235,10 @@ def picture_to_image(sheet: Sheet, strength: float, words: str) -> None:
     model, clip, vae = loaders(sheet, "dev")
     prompt = text_encode(sheet, "dev", words, model, clip)
     picture, _ = load_picture(sheet, "Picture to start from")
-    encoder = vae.over((750, BELOW), (1230, BELOW))
-    (latent,) = sheet.add("Flux1EncodeImage", "Encode", (1280, 560), (230, 0), image=picture, vae=encoder)
+    vae = vae.over((750, BELOW), (1150, BELOW))
+    (latent,) = sheet.add(
+        "Flux1EncodeImage", "Encode", (1280, 560), (230, 0), image=picture, vae=vae.over((1230, BELOW))
+    )  # fmt: skip
     paint(sheet, "dev", 1260, (1640, 60), model.over((1570, ABOVE)), prompt, latent, vae, strength=strength)
 
 

@@ -66,13 +66,16 @@ def paint(
     sheet: Sheet, variant: str, left: int, at: Point, model: Output, positive: Output, latent: Output, vae: Output, *,
     number: int = 4, bottom: int = BOTTOM, strength: float = 1.0,
 ) -> None:  # fmt: skip
-    """The last two groups: sampler at `at`, decoder, result. The first one begins at `left` and has this number."""
+    """The last two groups: sampler at `at`, decoder, result. The first one begins at `left` and has this number.
+
+    `vae` is led to the lowest lane by the caller.
+    """
     (painted,) = sheet.add(
         "Flux1Sampler", "Paint", at, model=model, positive=positive, latent=latent, seed=SEED,
         steps=VARIANTS[variant].steps, strength=strength,
     )  # fmt: skip
     x, y = at[0] + 430, at[1]
-    vae = vae.over((750, bottom + 14), (x - 65, bottom + 14), (x - 40, y + 140))
+    vae = vae.over((x - 65, bottom + 14), (x - 40, y + 140))
     (image,) = sheet.add("Flux1DecodeImage", "Decode", (x, y), (230, 0), latent=painted, vae=vae)
     sheet.add("SaveImage", "Save", (x + 340, 60), (560, bottom - 80), images=image, filename_prefix=sheet.name)
     sheet.group(f"{number} Paint", (left, TOP), (x + 250, bottom))
