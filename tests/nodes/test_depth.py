@@ -58,8 +58,7 @@ def networks(models: Path) -> Path:
 def picture(width: int, height: int, batch: int = 1) -> torch.Tensor:
     torch.manual_seed(width)
     coarse = torch.rand(batch, 3, -(-height // 16), -(-width // 16))
-    smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear")
-    return (smooth.movedim(1, -1) * 255).round() / 255
+    return torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear").movedim(1, -1)
 
 
 def pipeline_of(folder: Path):
