@@ -115,4 +115,5 @@ def coloured(depth: Tensor) -> Tensor:
     """`(b, height, width)` in [0, 1] to colours `(b, height, width, 3)`: near is red, far is blue."""
     position = depth * (len(SPECTRAL) - 1)
     below = position.floor().clamp(0, len(SPECTRAL) - 2).long()
-    return torch.lerp(SPECTRAL[below], SPECTRAL[below + 1], (position - below)[..., None])
+    colours = SPECTRAL.to(depth.device)
+    return torch.lerp(colours[below], colours[below + 1], (position - below)[..., None])

@@ -54,7 +54,7 @@ def folders(kind: str) -> dict[str, Path]:
 def places(kind: str) -> list[Path]:
     """Where folders of a `kind` that ComfyUI itself does not know are looked for."""
     added, _ = folder_paths.folder_names_and_paths.get(kind, ([], set()))
-    return [Path(folder_paths.models_dir) / kind, *map(Path, added)]
+    return list(dict.fromkeys([Path(folder_paths.models_dir) / kind, *map(Path, added)]))
 
 
 def folder_of(kind: str, name: str, download: str) -> Path:
