@@ -15,7 +15,9 @@ CONFIG = {"model_type": "depth_anything", "backbone": None, "backbone_config": {
 
 @pytest.mark.parametrize(("depth", "grey"), [(0.0, 0.0), (127.5, 0.5), (255.0, 1.0), (300.0, 1.0), (-5.0, 0.0)])
 def test_as_trained_255_is_white(depth: float, grey: float):
-    assert torch.allclose(as_trained(torch.full((1, 5, 7), depth), (20, 30)), torch.full((1, 30, 20), float(grey)), atol=1e-5)
+    assert torch.allclose(
+        as_trained(torch.full((1, 5, 7), depth), (20, 30)), torch.full((1, 30, 20), float(grey)), atol=1e-5
+    )
 
 
 def test_min_max_stretches_each_picture_alone():
