@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from flux_core.model.attention import for_queries
 from flux_core.model.hooks import Hooks
 from flux_core.model.transformer import Transformer
 from flux_core.packing import image_ids
@@ -33,14 +34,16 @@ class Trainable(Hooks):
     Rotated pairs end up half a head apart instead of side by side, in queries and keys alike: their product is the same.
     """
 
-    def attention(self, q: Tensor, k: Tensor, v: Tensor, pe: Tensor, mask: Tensor | None, text_tokens: int) -> Tensor:
-        cos, sin = pe[..., 0, 0].to(v.dtype), pe[..., 1, 0].to(v.dtype)
-
-        def turned(x: Tensor) -> Tensor:
+    def attention(
+        self, q: Tensor, k: Tensor, v: Tensor, pe: Tensor, mask: Tensor | None, text_tokens: int, first_query: int = 0
+    ) -> Tensor:
+        def turned(x: Tensor, pe: Tensor) -> Tensor:
+            cos, sin = pe[..., 0, 0].to(v.dtype), pe[..., 1, 0].to(v.dtype)
             even, odd = x[..., 0::2], x[..., 1::2]
             return torch.cat([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
 
-        scores = (turned(q) @ turned(k).transpose(-1, -2)).float() * q.shape[-1] ** -0.5
+        q_pe, mask = for_queries(q, pe, mask, first_query)
+        scores = (turned(q, q_pe) @ turned(k, pe).transpose(-1, -2)).float() * q.shape[-1] ** -0.5
         scores = scores if mask is None else scores + mask
         return rearrange(scores.softmax(-1).to(v.dtype) @ v, "b h n d -> b n (h d)")
 
