@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from functools import cache
 
 import pytest
 import torch
@@ -10,8 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from painter.family import PARAMS, load_transformer, released_names
 from tests.flux_core import lora_samples as samples
-from tests.nodes.graphs import GraphBuilder, difference, encoders, ksampler, model, prompt
-from workflows.client import Client, Result, RunError
+from tests.nodes.graphs import GraphBuilder, difference, encoders, ksampler, latent_of, model, prompt
+from workflows.client import Client, RunError
 from workflows.graph import Link
 from workflows.server import Server
 
@@ -83,7 +84,6 @@ def files(models) -> None:
     for name, up in text.items():
         both |= {f"{name}.lora_up.weight": up, f"{name}.lora_down.weight": torch.randn(4, 64)}
     save_file(both, loras / "with text.safetensors")
-    save_file({"lora_te3_encoder.lora_up.weight": torch.ones(2, 2), **samples.bfl(attention)}, loras / "t5.safetensors")
     sdxl = "lora_unet_input_blocks_4_1_transformer_blocks_1_attn2_to_k"
     save_file(
         {f"{sdxl}.lora_down.weight": torch.ones(4, 9), f"{sdxl}.alpha": torch.ones(())}, loras / "sdxl.safetensors"
@@ -103,8 +103,10 @@ def lora(name: str, strength: float | None = 1.0, **inputs) -> Callable[[GraphBu
 FRESH = itertools.count()
 
 
-def run(client: Client, file: str, *steps: Callable, loader: str = "Flux1LoadModel", picture: bool = False):
-    """The result of a small picture, and the id of SaveLatent; the sampler never comes out of the server's cache."""
+def painted(
+    running: Server, client: Client, file: str, *steps: Callable, loader: str = "Flux1LoadModel", picture: bool = False
+) -> torch.Tensor:
+    """The latent of a small picture; its sampler never comes out of the server's cache."""
     add = GraphBuilder()
     clip, vae = encoders(add)
     flux = model(add, loader, file)
@@ -119,17 +121,22 @@ def run(client: Client, file: str, *steps: Callable, loader: str = "Flux1LoadMod
     saver = add("SaveLatent", samples=sampled, filename_prefix="test/lora")[0][0]
     result = client.run(add.graph)
     assert sampled[0] not in result.cached
-    return result, saver
-
-
-def painted(running: Server, client: Client, file: str, *steps: Callable, **settings) -> torch.Tensor:
-    result, saver = run(client, file, *steps, **settings)
     (saved,) = result.outputs[saver]["latents"]
     return load_file(running.output / saved["subfolder"] / saved["filename"])["latent_tensor"]
 
 
-def report(result: Result) -> str:
-    return next(output["text"][0] for output in result.outputs.values() if "text" in output)
+@pytest.fixture(scope="module")
+def known(running: Server, server: Client, files, edges) -> Callable[..., torch.Tensor]:
+    """The pictures that much is compared with, each painted once: of a model file, with or without a control picture."""
+    return cache(lambda file, picture=False: painted(running, server, file, picture=picture))
+
+
+def report(client: Client, step: Callable) -> str:
+    """What the node says, without a picture."""
+    add = GraphBuilder()
+    flux = step(add, model(add, "Flux1LoadModel"))
+    add("PreviewAny", source=flux)
+    return client.run(add.graph).outputs[flux[0]]["text"][0]
 
 
 @pytest.fixture(scope="module")
@@ -138,27 +145,34 @@ def edges(server: Client) -> None:
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_every_dialect_is_the_merged_weights(dialect, running: Server, server: Client, files):
+def test_every_dialect_is_the_merged_weights(dialect, running: Server, server: Client, known):
     ours = painted(running, server, DEV, lora(f"{dialect}.safetensors"))
-    assert difference(ours, painted(running, server, "merged attention.safetensors")) <= TOLERANCE
-    assert difference(ours, painted(running, server, DEV)) > 0.01
+    assert difference(ours, known("merged attention.safetensors")) <= TOLERANCE
+    assert difference(ours, known(DEV)) > 0.01
 
 
-@pytest.mark.parametrize("name", ["style.safetensors", "style in diffusers.safetensors"])
-@pytest.mark.parametrize("loader", ["Flux1LoadModel", "UNETLoader"])
-def test_every_layer_takes_part(name, loader, running: Server, server: Client, files):
+@pytest.mark.parametrize(
+    ("name", "loader"),
+    [
+        ("style.safetensors", "Flux1LoadModel"),
+        ("style in diffusers.safetensors", "Flux1LoadModel"),
+        ("style.safetensors", "UNETLoader"),
+    ],
+)
+def test_every_layer_takes_part(name, loader, running: Server, server: Client, known):
     ours = painted(running, server, DEV, lora(name), loader=loader)
-    assert difference(ours, painted(running, server, "merged style.safetensors")) <= TOLERANCE
+    assert difference(ours, known("merged style.safetensors")) <= TOLERANCE
 
 
-@pytest.mark.parametrize("strength", [None, 0.5])
-@pytest.mark.parametrize("name", [CONTROL, "depth in diffusers.safetensors"])
-def test_a_control_lora_is_a_control_model(name, strength, running: Server, server: Client, files, edges):
+@pytest.mark.parametrize(
+    ("name", "strength"), [(CONTROL, None), (CONTROL, 0.5), ("depth in diffusers.safetensors", None)]
+)
+def test_a_control_lora_is_a_control_model(name, strength, running: Server, server: Client, known):
     """By file it has the strength of Black Forest Labs' code, 0.85."""
     ours = painted(running, server, DEV, lora(name, strength), picture=True)
-    theirs = painted(running, server, f"merged canny {strength or 0.85}.safetensors", picture=True)
-    assert difference(ours, theirs) <= TOLERANCE
-    assert difference(ours, painted(running, server, DEV, lora(name, strength))) > 0.01  # no picture
+    file = f"merged canny {strength or 0.85}.safetensors"
+    assert difference(ours, known(file, picture=True)) <= TOLERANCE
+    assert difference(ours, known(file)) > 0.01  # the control picture counts
 
 
 @pytest.mark.parametrize("memory", [0, 1])
@@ -176,68 +190,82 @@ def test_img_in_is_wide_however_little_memory_there_is(memory, pack, models, fil
     assert plain.model.diffusion_model.img_in.weight.shape[1] == 64
 
 
-def test_several_add_up(running: Server, server: Client, files, edges):
-    steps = [lora("style.safetensors"), lora("BFL.safetensors", 0.5)]
-    both = painted(running, server, "merged both.safetensors")
+def test_loha_lokr_and_whole_differences_are_what_they_say(pack, models, files):
+    """On rows of a fused layer, as LyCORIS trains diffusers' layers."""
+    from flux1.nodes.loaders import Flux1LoadModel
+    from flux1.nodes.lora import Flux1LoadLora
+
+    torch.manual_seed(2)
+    a, b, c, d = (torch.randn(shape) for shape in ((128, 4), (4, 128), (128, 4), (4, 128)))
+    small, big, whole = torch.randn(8, 16), torch.randn(16, 8), torch.randn(512, 128)
+    name = "lycoris_single_transformer_blocks_1_"
+    parts = {"attn_to_q.hada_w1_a": a, "attn_to_q.hada_w1_b": b, "attn_to_q.hada_w2_a": c, "attn_to_q.hada_w2_b": d,
+             "attn_to_v.lokr_w1": small, "attn_to_v.lokr_w2": big, "proj_mlp.diff": whole}  # fmt: skip
+    save_file({name + part: tensor for part, tensor in parts.items()}, models / "loras" / "lycoris.safetensors")
+    plain = Flux1LoadModel.execute(DEV, "default", "auto")[0]
+    changed = Flux1LoadLora.execute(plain, "lycoris.safetensors", {"strength": "by file"})[0]
+    weight = plain.model.diffusion_model.single_blocks[1].linear1.weight.detach().clone()
+    changed.patch_model(torch.device("cpu"))
+    difference = changed.model.diffusion_model.single_blocks[1].linear1.weight - weight
+    expected = torch.cat([(a @ b) * (c @ d), torch.zeros(128, 128), torch.kron(small, big), whole])
+    torch.testing.assert_close(difference, expected, rtol=1e-4, atol=1e-4)
+    changed.unpatch_model(torch.device("cpu"))
+
+
+def test_several_add_up(running: Server, server: Client, known):
+    both = painted(running, server, DEV, lora("style.safetensors"), lora("BFL.safetensors", 0.5))
+    assert difference(both, known("merged both.safetensors")) <= TOLERANCE
+    steps = [lora("style.safetensors"), lora(CONTROL, None)]  # the one knows img_in as it was, the other widens it
     for order in (steps, steps[::-1]):
-        assert difference(painted(running, server, DEV, *order), both) <= TOLERANCE
-    steps = [lora("style.safetensors"), lora(CONTROL, None)]  # one of img_in as it was, one of img_in widened
-    both = painted(running, server, "merged canny and style.safetensors", picture=True)
-    for order in (steps, steps[::-1]):
-        assert difference(painted(running, server, DEV, *order, picture=True), both) <= TOLERANCE
+        ours = painted(running, server, DEV, *order, picture=True)
+        assert difference(ours, known("merged canny and style.safetensors", picture=True)) <= TOLERANCE
 
 
 @pytest.mark.parametrize("file", [DEV, FP8])
-@pytest.mark.parametrize("name", ["style.safetensors", CONTROL])
-def test_strength_zero_and_a_lora_that_is_gone_leave_no_bit(name, file, running: Server, server: Client, files):
-    before = painted(running, server, file)
-    assert torch.equal(painted(running, server, file, lora(name, 0.0)), before)
-    assert not torch.equal(painted(running, server, file, lora(name)), before)
+def test_strength_zero_and_a_lora_that_is_gone_leave_no_bit(file, running: Server, server: Client, known):
+    before, both = known(file), [lora("style.safetensors"), lora(CONTROL)]
+    off = [lora("style.safetensors", 0.0), lora(CONTROL, 0.0)]
+    assert torch.equal(painted(running, server, file, *off), before)
+    assert not torch.equal(painted(running, server, file, *both), before)
     assert torch.equal(painted(running, server, file), before)
     server.post("/free", {"unload_models": True})
-    painted(running, server, file, lora(name))
+    painted(running, server, file, *both)
     server.post("/free", {"unload_models": True})
     assert torch.equal(painted(running, server, file), before)
 
 
-def test_on_scaled_fp8_it_is_the_merged_weights_but_for_fp8_s_rounding(running: Server, server: Client, files):
-    ours = painted(running, server, FP8, lora("style.safetensors"))
-    theirs = painted(running, server, "merged fp8.safetensors")
-    plain = painted(running, server, FP8)
-    assert (ours - theirs).norm() < 0.1 * (plain - theirs).norm()
+def test_on_scaled_fp8_it_is_the_merged_weights_but_for_fp8_s_rounding(running: Server, server: Client, known):
+    ours, merged = painted(running, server, FP8, lora("style.safetensors")), known("merged fp8.safetensors")
+    assert (ours - merged).norm() < 0.1 * (known(FP8) - merged).norm()
 
 
-def test_the_report_counts(running: Server, server: Client, files):
+def test_the_report_counts(server: Client, files):
     keys = len(samples.linear_layers(PARAMS)) * 3
-    said = report(run(server, DEV, lora("style.safetensors"))[0])
+    said = report(server, lora("style.safetensors"))
     assert said == f"LoRA at strength 1; {keys} of {keys} keys loaded (kohya {keys})"
-    said = report(run(server, DEV, lora("with text.safetensors", None))[0])
+    said = report(server, lora("with text.safetensors", None))
     attention = 3 * 20
     assert f"{attention} of {attention + 4} keys loaded (kohya {attention})" in said
     assert "4 ignored, of a text encoder, no CLIP connected" in said
-    assert "control LoRA at strength 0.85" in report(run(server, DEV, lora(CONTROL, None))[0])
+    said = report(server, lambda add, flux: lora("with text.safetensors", clip=encoders(add)[0])(add, flux))
+    assert f"{attention + 4} of {attention + 4} keys loaded (kohya {attention}, text encoder 4)" in said
+    assert "control LoRA at strength 0.85" in report(server, lora(CONTROL, None))
 
 
 def test_the_text_encoders_take_their_part(running: Server, server: Client, files):
     """As ComfyUI's own LoRA loader gives it to them."""
 
-    def encoded(loader: str, **inputs) -> tuple[torch.Tensor, Result]:
+    def with_text(loader: str, **inputs) -> torch.Tensor:
         add = GraphBuilder()
         clip, _ = encoders(add)
         name = "with text.safetensors"
         flux, changed = add(loader, model=model(add, "Flux1LoadModel"), lora_name=name, clip=clip, **inputs)[:2]
         text = prompt(add, changed)
         latent = add("EmptySD3LatentImage", width=64, height=64, batch_size=1)[0]
-        sampled = ksampler(add, flux, text, text, latent, steps=2)
-        saver = add("SaveLatent", samples=sampled, filename_prefix="test/lora")[0][0]
-        result = server.run(add.graph)
-        (saved,) = result.outputs[saver]["latents"]
-        return load_file(running.output / saved["subfolder"] / saved["filename"])["latent_tensor"], result
+        return latent_of(running, server, add, ksampler(add, flux, text, text, latent, steps=2))
 
-    ours, result = encoded("Flux1LoadLora", strength="custom", **{"strength.value": 0.7})
-    theirs, _ = encoded("LoraLoader", strength_model=0.7, strength_clip=0.7)
-    assert "64 of 64 keys loaded (kohya 60, text encoder 4)" in report(result)
-    assert difference(ours, theirs) <= TOLERANCE
+    ours = with_text("Flux1LoadLora", strength="custom", **{"strength.value": 0.7})
+    assert difference(ours, with_text("LoraLoader", strength_model=0.7, strength_clip=0.7)) <= TOLERANCE
     assert difference(ours, painted(running, server, DEV, lora("with text.safetensors", 0.7))) > 1e-3
 
 
@@ -266,11 +294,7 @@ REFUSED = {  # the file, whether already at queue time, words
 
 def test_a_number_where_the_choice_belongs_is_refused_with_the_right_spelling(server: Client, files):
     with pytest.raises(RunError, match=r'"strength": "custom", "strength.value"') as caught:
-        run(
-            server,
-            DEV,
-            lambda add, flux: add("Flux1LoadLora", model=flux, lora_name="BFL.safetensors", strength=0.5)[0],
-        )
+        report(server, lambda add, flux: add("Flux1LoadLora", model=flux, lora_name="BFL.safetensors", strength=0.5)[0])
     assert caught.value.status == 400
 
 
@@ -278,12 +302,12 @@ def test_a_number_where_the_choice_belongs_is_refused_with_the_right_spelling(se
 def test_what_does_nothing_is_refused(case, running: Server, server: Client, files):
     name, at_once, words = REFUSED[case]
     with pytest.raises(RunError) as caught:
-        run(server, DEV, lora(name))
+        report(server, lora(name))
     text = str(caught.value)
     assert caught.value.status == (400 if at_once else None)
     assert all(word.lower() in text.lower() for word in [*words, "Expected:", "Found:", "Fix:"]), text
 
 
-def test_a_control_picture_without_the_control_lora_is_refused(server: Client, files, edges):
+def test_a_control_picture_without_the_control_lora_is_refused(running: Server, server: Client, files, edges):
     with pytest.raises(RunError, match=r"Canny or Depth model.*in_channels 128.*in_channels 64"):
-        run(server, DEV, lora("style.safetensors"), picture=True)
+        painted(running, server, DEV, lora("style.safetensors"), picture=True)
