@@ -60,6 +60,8 @@ class Port:
     type: str
     optional: bool
     options: Mapping[str, Any]
+    label: str = ""
+    """What is shown instead of the name."""
 
     @property
     def is_widget(self) -> bool:
@@ -172,6 +174,7 @@ class Sheet:
         inputs = [
             {"name": port.name, "type": port.type, "link": None}
             | (OPTIONAL if port.optional else {})
+            | ({"label": port.label} if port.label else {})
             | ({"widget": {"name": port.name}} if port.is_widget else {})
             for port in node.ports
         ]
@@ -235,8 +238,9 @@ def ports_named(
     template = options["template"]
     ((inner, *_),) = template["input"]["required"].values()
     for number in range(template["max"]):
-        grown = f"{name}.{template['prefix']}{number}"
-        yield Port(grown, inner, number >= template["min"], {})
+        label = f"{template['prefix']}{number}"
+        grown = f"{name}.{label}"
+        yield Port(grown, inner, number >= template["min"], {}, label)
         if number >= template["min"] - 1 and grown not in given:
             return
 
