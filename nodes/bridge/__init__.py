@@ -4,6 +4,7 @@ from .depth import predicted_depth
 from .guidance import with_guidance
 from .loading import load_model, load_text_encoders, load_vae
 from .lora import add_lora, add_text_lora, load_lora
+from .redux import picture_tokens
 from .sampling import check_tileable, empty_fixed, euler_sampler, guider, noise_for, sample, tiled_euler, variant_of
 from .text import tokenize
 from .ui import said
@@ -25,6 +26,7 @@ __all__ = [
     "load_text_encoders",
     "load_vae",
     "noise_for",
+    "picture_tokens",
     "predicted_depth",
     "said",
     "sample",

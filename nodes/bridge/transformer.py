@@ -16,6 +16,7 @@ from ...flux_core import packing
 from ...flux_core.errors import Flux1Error
 from ...flux_core.model import Hooks, Table, Transformer
 from ...flux_core.model.attention import for_queries
+from ...flux_core.redux import over_references
 from ...flux_core.variants import FluxParams, Variant
 from .constants import Constants, samples_of
 from .values import CONTROL_CHANNELS, FILL_CHANNELS, NEEDS_CHANNELS
@@ -178,7 +179,9 @@ class ComfyTransformer(Transformer):
         rope = packing.RopeOptions(**(options.get("rope_options") or {}))
         references = self._references(ref_latents or (), (height, width), ref_latents_method, rope)
         if references:
-            options["reference_image_num_tokens"] = [tokens.shape[1] for tokens, _ in references]
+            counts = options["reference_image_num_tokens"] = [tokens.shape[1] for tokens, _ in references]
+            if attention_mask is not None:  # ComfyUI makes it for text and picture only
+                attention_mask = over_references(attention_mask, context.shape[1], sum(counts))
         pooled = context.new_zeros(len(x), self.params.vec_in_dim) if y is None else y[:, : self.params.vec_in_dim]
         prepared = self.constants.prepare(
             (context, pooled, guidance, attention_mask, extra, *(tokens for tokens, _ in references)),
