@@ -61,7 +61,7 @@ def running(checkout: Path, models: Path) -> Iterator[Server]:
     folder = models / "custom_nodes" / "tiny_vision"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "__init__.py").write_text(textwrap.dedent(LOADERS))
-    options = ("--cpu", "--whitelist-custom-nodes", "flux1", "tiny_vision")
+    options = ("--cpu", "--fp32-unet", "--whitelist-custom-nodes", "flux1", "tiny_vision")
     with serve(models, comfyui=checkout, settings=quiet_editor(), options=options) as server:
         yield server
 
