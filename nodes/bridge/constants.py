@@ -120,7 +120,9 @@ def same(seen: Tensor | None, given: Tensor | None) -> bool:
 def once_per_run(executor: Callable, guider: Any, sigmas: Tensor, *rest: Any, **settings: Any) -> Any:
     """Wraps a sampler: makes the modulations of its whole schedule before the first step."""
     base, patcher = guider.inner_model, guider.model_patcher
-    constants: Constants = base.diffusion_model.constants
+    constants: Constants | None = getattr(base.diffusion_model, "constants", None)
+    if constants is None:  # another pack has put a transformer of its own in place of ours
+        return executor(guider, sigmas, *rest, **settings)
     with constants.during(patcher):
         levels = base.model_sampling.timestep(sigmas[:-1]).float()
         samples = foreseen(conditionings(guider), levels, base.get_dtype_inference())

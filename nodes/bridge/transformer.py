@@ -25,6 +25,9 @@ LATENT_CHANNELS = 16
 CELL = packing.PATCH**2
 """Latent cells in a token: ComfyUI counts channels per cell, the released sizes per token."""
 
+SEE_ATTENTION = ("attn1_patch", "attn1_output_patch")
+"""Patches that are shown a block's queries, or what they attended to."""
+
 
 class ComfyHooks(Hooks):
     """What ComfyUI's `transformer_options` and ControlNets hang into one call of the transformer."""
@@ -102,13 +105,10 @@ class ComfyHooks(Hooks):
 
     def _looked_at(self, kind: str, index: int) -> bool:
         """Whether somebody else sees what this block takes or gives, and expects all tokens in it."""
-        seen = {
-            "attn1_patch",
-            "attn1_output_patch",
-        } & self.patches.keys() or "optimized_attention_override" in self.options
+        attention = "optimized_attention_override" in self.options or not self.patches.keys().isdisjoint(SEE_ATTENTION)
         residuals = self.control.get("output") or ()
         controlled = index < len(residuals) and residuals[index] is not None
-        return bool(seen) or controlled or (kind, index) in self.replacements
+        return attention or controlled or (kind, index) in self.replacements
 
     def _announce(self, kind: str, index: int) -> None:
         self.options.update(block_type=kind, block_index=index, total_blocks=self.totals[kind])
@@ -268,7 +268,9 @@ class Flux1Model(comfy.model_base.Flux):
         self.variant = variant
 
     def concat_cond(self, **conditioning: Any) -> Tensor | None:
-        needed, has = conditioning.get(NEEDS_CHANNELS), self.diffusion_model.img_in.weight.shape[1]
+        needed = conditioning.get(NEEDS_CHANNELS)
+        # Only ours tells: another pack may have put a transformer without img_in in its place.
+        has = self.diffusion_model.img_in.weight.shape[1] if hasattr(self.diffusion_model, "img_in") else needed
         if needed is not None and needed != has:
             wanted, lost, fix = MADE_FOR[needed]
             raise Flux1Error(

@@ -171,6 +171,22 @@ def test_a_replaced_modulation_layer_counts(model):
     assert torch.equal(changed, again) and not torch.equal(changed, before)
 
 
+def test_a_transformer_in_place_of_ours_is_left_alone(model):
+    """As packs do that compile or quantise: it knows nothing of any memory."""
+
+    class Other(torch.nn.Module):
+        dtype = torch.float32
+
+        def forward(self, x, timestep, **given):
+            return x * timestep.view(-1, 1, 1, 1)
+
+    before, other = sampled(model), model.clone()
+    other.add_object_patch("diffusion_model", Other())
+    replaced = sampled(other)
+    assert replaced.isfinite().all() and not torch.equal(replaced, before)
+    assert torch.equal(sampled(model), before)
+
+
 def test_a_hook_that_changes_weights_for_one_prompt_counts_for_that_prompt_alone(model):
     import comfy.hooks
 
