@@ -11,7 +11,7 @@ from comfy_api.latest import io
 from ..flux_core.conditioning import LATENT_SCALE
 from ..flux_core.tiles import tiles_over
 from . import bridge
-from .sampling import STEPS, shifted_sigmas
+from .sampling import SEED, STEPS, shifted_sigmas
 
 
 class Flux1TiledSampler(io.ComfyNode):
@@ -30,10 +30,7 @@ class Flux1TiledSampler(io.ComfyNode):
                 io.Model.Input("model", tooltip="The diffusion model."),
                 io.Conditioning.Input("positive", tooltip="The encoded prompt: what all of the picture shows."),
                 io.Latent.Input("latent", tooltip="The enlarged picture, from FLUX.1 Encode Image."),
-                io.Int.Input(
-                    "seed", default=0, min=0, max=2**64 - 1, control_after_generate=True,
-                    tooltip="Another number, other details.",
-                ),
+                SEED,
                 STEPS,
                 io.Float.Input(
                     "strength", default=0.3, min=0.0, max=1.0, step=0.01,

@@ -16,6 +16,14 @@ BY_MODEL, BY_SIZE, CONSTANT, OFF = "by model", "by size", "constant", "off"
 BFL, COMFYUI = "skip steps", "stretch"
 
 STEPS = io.Int.Input("steps", default=20, min=1, max=10_000, tooltip="dev 20 to 50, Kontext 30, Fill 50, schnell 4.")
+SEED = io.Int.Input(
+    "seed",
+    default=0,
+    min=0,
+    max=2**64 - 1,
+    control_after_generate=True,
+    tooltip="Another number, another picture.",
+)
 STRENGTH = io.Float.Input(
     "strength",
     default=1.0,
@@ -232,14 +240,7 @@ class Flux1Sampler(io.ComfyNode):
                 io.Model.Input("model", tooltip="The diffusion model."),
                 io.Conditioning.Input("positive", tooltip="The encoded prompt, with what Fill or Kontext add to it."),
                 io.Latent.Input("latent", tooltip="Empty, or a picture to start from (strength below 1)."),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=2**64 - 1,
-                    control_after_generate=True,
-                    tooltip="Another number, another picture.",
-                ),
+                SEED,
                 STEPS,
                 STRENGTH,
                 io.Combo.Input(

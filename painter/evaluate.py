@@ -72,7 +72,7 @@ def autoencoder(e: Evaluation) -> None:
     e.sheet("ae", truth, back)
 
 
-def text_to_image(e: Evaluation, variant: str, goals: dict[str, float], seven: float, edges: float | None) -> Array:
+def text_to_image(e: Evaluation, variant: str, goals: dict[str, float], seven: float, edges: float | None) -> None:
     wanted = tasks.scenes(e.count)
     made = e.painter.paint([Job(variant, plain_caption(s), 1000 + i) for i, s in enumerate(wanted)], variant)
     right = slots_right(made, wanted)
@@ -83,7 +83,6 @@ def text_to_image(e: Evaluation, variant: str, goals: dict[str, float], seven: f
     truth = e.painter.round_trips([draw(scene).image for scene in wanted])
     e.add("edges, share of the truth's after a round trip", crispness(made).mean() / crispness(truth).mean(), edges)
     e.sheet(variant, truth, made)
-    return made
 
 
 def dev(e: Evaluation) -> None:

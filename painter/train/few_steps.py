@@ -1,4 +1,4 @@
-"""schnell: four straight steps that arrive where the guided model's many small ones do (arXiv 2202.00512, one halving).
+"""schnell: four straight steps that arrive where the guided model's many small ones do (after arXiv 2202.00512).
 
 The guided model paints many pictures; where it stood at noise levels 1, 3/4, 1/2, 1/4 and 0 is kept. schnell learns the
 straight way from each of these points to the next.
