@@ -1,11 +1,48 @@
-"""Rotary attention."""
+"""Rotary attention: from one or two streams' projections to what their tokens attended to."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
 import torch
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
+
+from . import one_pass
+
+
+class Stream(NamedTuple):
+    """One stream before attention: `(b, tokens, 3 * heads * head_dim)`, and the norm of its queries and keys."""
+
+    qkv: Tensor
+    norm: nn.Module
+    heads: int
+
+    def split(self) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k, v `(b, heads, tokens, head_dim)` each."""
+        q, k, v = rearrange(self.qkv, "b n (three h d) -> three b h n d", three=3, h=self.heads)
+        return q, k, v
+
+
+def joined(streams: Sequence[Stream], needed: slice = slice(None)) -> tuple[Tensor, Tensor, Tensor]:
+    """Normed q of the `needed` tokens, normed k, and v, of all streams in a row; `(b, heads, tokens, head_dim)` each."""
+    apart = [stream.split() for stream in streams]
+    normed = [(*stream.norm(q, k, v), v) for stream, (q, k, v) in zip(streams, apart, strict=True)]
+    q, k, v = (torch.cat(parts, dim=2) for parts in zip(*normed, strict=True))
+    return q[:, :, needed], k, v
+
+
+def turned(
+    streams: Sequence[Stream], pe: Tensor, needed: slice = slice(None), by: Callable[..., Tensor] | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `joined`, with q and k turned by their positions `pe`: ready for attention. `by`: in place of `rotate`."""
+    if one_pass.pays(streams[0].qkv):
+        return one_pass.turned(streams, pe, needed)
+    by = by or rotate
+    q, k, v = joined(streams, needed)
+    return by(q, pe[:, :, needed]), by(k, pe), v
 
 
 def rotate(x: Tensor, pe: Tensor) -> Tensor:
@@ -15,26 +52,18 @@ def rotate(x: Tensor, pe: Tensor) -> Tensor:
     return turned.flatten(-2).to(x.dtype)
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, pe: Tensor, mask: Tensor | None = None, first_query: int = 0) -> Tensor:
-    """Attention with rotary positions: q, k, v `(b, heads, tokens, head_dim)` to `(b, queries, heads * head_dim)`.
+def attention(streams: Sequence[Stream], pe: Tensor, mask: Tensor | None = None, needed: slice = slice(None)) -> Tensor:
+    """What the `needed` tokens of all streams in a row attend to: `(b, needed, heads * head_dim)`.
 
-    `q` may have fewer tokens than `k` and `v`: those from `first_query` on. `pe` and `mask` are always of all tokens.
+    `pe` and `mask` are of all tokens.
     """
-    q_pe, mask = for_queries(q, pe, mask, first_query)
-    out = scaled_dot_product_attention(rotate(q, q_pe), rotate(k, pe), v, attn_mask=mask)
+    out = scaled_dot_product_attention(*turned(streams, pe, needed), attn_mask=for_queries(mask, needed))
     return rearrange(out, "b h n d -> b n (h d)")
 
 
-def for_queries(q: Tensor, pe: Tensor, mask: Tensor | None, first_query: int) -> tuple[Tensor, Tensor | None]:
-    """Of all tokens' positions and mask rows, those of the queries in `q`."""
-    queries = slice(first_query, first_query + q.shape[2])
-    return pe[:, :, queries], mask if mask is None or mask.shape[-2] == 1 else mask[..., queries, :]
-
-
-def split_heads(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """`(b, tokens, 3 * heads * head_dim)` to q, k, v `(b, heads, tokens, head_dim)` each."""
-    q, k, v = rearrange(qkv, "b n (three h d) -> three b h n d", three=3, h=heads)
-    return q, k, v
+def for_queries(mask: Tensor | None, needed: slice) -> Tensor | None:
+    """Of a mask over all tokens, the rows of the `needed` ones."""
+    return mask if mask is None or mask.shape[-2] == 1 else mask[..., needed, :]
 
 
 def finite_in_half(x: Tensor) -> Tensor:

@@ -7,12 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .attention import finite_in_half, split_heads
+from . import one_pass
+from .attention import Stream, finite_in_half
 from .hooks import Hooks
 from .modulation import ModulationLayer, modulations
-
-EPS = 1e-6
-"""Of every norm in FLUX.1."""
+from .one_pass import EPS
 
 
 class QKNorm(nn.Module):
@@ -44,16 +43,27 @@ class SelfAttention(nn.Module):
         self.norm = QKNorm(dim // heads, operations, **factory)
         self.proj = operations.Linear(dim, dim, bias=True, **factory)
 
-    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = split_heads(self.qkv(x), self.heads)
-        return *self.norm(q, k, v), v
+    def stream(self, x: Tensor) -> Stream:
+        return Stream(self.qkv(x), self.norm, self.heads)
+
+
+class GELU(nn.GELU):
+    """tanh GELU of a projection that nobody else looks at: in its place, or in `out`, where that pays."""
+
+    def __init__(self):
+        super().__init__(approximate="tanh")
+
+    def forward(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        if not one_pass.pays(x):
+            return super().forward(x)
+        return torch.ops.aten.gelu.out(x, approximate=self.approximate, out=x if out is None else out)
 
 
 def mlp(dim: int, hidden: int, operations: Any, **factory: Any) -> nn.Sequential:
     """Linear, tanh GELU, linear; numbered 0 and 2 in the released files."""
     return nn.Sequential(
         operations.Linear(dim, hidden, bias=True, **factory),
-        nn.GELU(approximate="tanh"),
+        GELU(),
         operations.Linear(hidden, dim, bias=True, **factory),
     )
 
@@ -81,10 +91,9 @@ class DoubleStreamBlock(nn.Module):
         img_attention, img_mlp = modulations(hooks.modulate(self.img_mod, vec), 2)
         txt_attention, txt_mlp = modulations(hooks.modulate(self.txt_mod, vec), 2)
 
-        of_img = self.img_attn.queries_keys_values(img_attention.modulate(self.img_norm1(img)))
-        of_txt = self.txt_attn.queries_keys_values(txt_attention.modulate(self.txt_norm1(txt)))
-        q, k, v = (torch.cat(both, dim=2) for both in zip(of_txt, of_img, strict=True))
-        attended = hooks.attention(q, k, v, pe, mask, txt.shape[1])
+        of_txt = self.txt_attn.stream(txt_attention.modulate(self.txt_norm1(txt)))
+        of_img = self.img_attn.stream(img_attention.modulate(self.img_norm1(img)))
+        attended = hooks.attention((of_txt, of_img), pe, mask, txt.shape[1])
         txt_attended, img_attended = attended.tensor_split([txt.shape[1]], dim=1)
 
         img = img_attention.gated(img, self.img_attn.proj(img_attended))
@@ -105,7 +114,7 @@ class SingleStreamBlock(nn.Module):
         self.pre_norm = layer_norm(dim, operations, **factory)
         self.linear1 = operations.Linear(dim, sum(self.widths), bias=True, **factory)
         self.norm = QKNorm(dim // heads, operations, **factory)
-        self.mlp_act = nn.GELU(approximate="tanh")
+        self.mlp_act = GELU()
         self.linear2 = operations.Linear(dim + self.widths[1], dim, bias=True, **factory)
 
     def forward(
@@ -121,11 +130,19 @@ class SingleStreamBlock(nn.Module):
         """x `(b, text_tokens + image tokens, hidden)`, vec `(b, hidden)`; returns the like of x, its `needed` tokens."""
         (modulation,) = modulations(hooks.modulate(self.modulation, vec), 1)
         qkv, hidden = self.linear1(modulation.modulate(self.pre_norm(x))).split(self.widths, dim=-1)
-        q, k, v = split_heads(qkv, self.heads)
-        q, k = self.norm(q[:, :, needed], k, v)
-        attended = hooks.attention(q, k, v, pe, mask, text_tokens, needed.start or 0)
-        out = self.linear2(torch.cat([attended, self.mlp_act(hidden[:, needed])], dim=-1))
+        attended = hooks.attention((Stream(qkv, self.norm, self.heads),), pe, mask, text_tokens, needed)
+        out = self.linear2(self._beside(attended, hidden[:, needed]))
         return finite_in_half(modulation.gated(x[:, needed], out))
+
+    def _beside(self, attended: Tensor, hidden: Tensor) -> Tensor:
+        """What was attended to, and the activated MLP's hidden values; `(b, tokens, sum of their widths)`."""
+        if not one_pass.pays(hidden):
+            return torch.cat([attended, self.mlp_act(hidden)], dim=-1)
+        both = hidden.new_empty(*hidden.shape[:2], attended.shape[-1] + hidden.shape[-1])
+        left, right = both.tensor_split([attended.shape[-1]], dim=-1)
+        left.copy_(attended)
+        self.mlp_act(hidden, out=right)
+        return both
 
 
 class LastLayer(nn.Module):

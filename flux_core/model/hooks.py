@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from .attention import attention
+from .attention import Stream, attention
 from .modulation import Table
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ class Hooks:
     """Hangs in nothing: the plain FLUX.1. A runtime overrides what it wants to change.
 
     Shapes: img and txt `(b, tokens, hidden)`, ids `(b, tokens, 3)`, vec `(b, hidden)`, pe as `embedding.rotary`
-    returns it, mask broadcastable to `(b, heads, tokens, tokens)`; q, k, v `(b, heads, tokens, head_dim)`.
+    returns it, mask broadcastable to `(b, heads, tokens, tokens)`.
 
     table: this step's modulations, when they are known before.
     """
@@ -66,7 +67,12 @@ class Hooks:
         return block(x, text_tokens, vec, pe, mask, self, needed)
 
     def attention(
-        self, q: Tensor, k: Tensor, v: Tensor, pe: Tensor, mask: Tensor | None, text_tokens: int, first_query: int = 0
+        self,
+        streams: Sequence[Stream],
+        pe: Tensor,
+        mask: Tensor | None,
+        text_tokens: int,
+        needed: slice = slice(None),
     ) -> Tensor:
-        """Joint attention over text, then image tokens: `(b, queries, heads * head_dim)`, see `attention.attention`."""
-        return attention(q, k, v, pe, mask, first_query)
+        """Joint attention over text, then image tokens: `(b, needed, heads * head_dim)`, see `attention.attention`."""
+        return attention(streams, pe, mask, needed)

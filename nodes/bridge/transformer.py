@@ -15,7 +15,7 @@ from torch import Tensor
 from ...flux_core import packing
 from ...flux_core.errors import Flux1Error
 from ...flux_core.model import Hooks, Table, Transformer
-from ...flux_core.model.attention import for_queries
+from ...flux_core.model.attention import for_queries, joined, turned
 from ...flux_core.redux import over_references
 from ...flux_core.variants import FluxParams, Variant
 from .constants import Constants, samples_of
@@ -76,9 +76,11 @@ class ComfyHooks(Hooks):
         out = self._run("single_block", index, {"img": x, "vec": vec, "pe": pe, "attn_mask": mask}, original)
         return self._controlled("output", index, out["img"], text_tokens)
 
-    def attention(self, q, k, v, pe, mask, text_tokens, first_query=0):
-        if q.shape[2] < k.shape[2]:
-            return self._attention_of_some(q, k, v, pe, mask, first_query)
+    def attention(self, streams, pe, mask, text_tokens, needed=slice(None)):
+        if not self._attention_is_seen():
+            q, k, v = turned(streams, pe, needed, apply_rope1)
+            return self._attend(q, k, v, for_queries(mask, needed))
+        q, k, v = joined(streams)
         seen = {**self.options, "img_slice": [text_tokens, q.shape[2]]}
         for patch in self.patches.get("attn1_patch", ()):
             out = patch(q, k, v, pe=pe, attn_mask=mask, extra_options=seen)
@@ -89,10 +91,9 @@ class ComfyHooks(Hooks):
             attended = patch(attended, seen)
         return attended
 
-    def _attention_of_some(self, q, k, v, pe, mask, first_query):
-        """ComfyUI's attention for fewer queries than keys; no patch is there to see it."""
-        q_pe, mask = for_queries(q, pe, mask, first_query)
-        return self._attend(apply_rope1(q, q_pe), apply_rope1(k, pe), v, mask)
+    def _attention_is_seen(self) -> bool:
+        """Whether somebody else takes part in it, and expects all tokens."""
+        return "optimized_attention_override" in self.options or not self.patches.keys().isdisjoint(SEE_ATTENTION)
 
     def _attend(self, q, k, v, mask):
         """ComfyUI's choice of attention, but for the slow one that it falls back to on a CPU."""
@@ -105,10 +106,9 @@ class ComfyHooks(Hooks):
 
     def _looked_at(self, kind: str, index: int) -> bool:
         """Whether somebody else sees what this block takes or gives, and expects all tokens in it."""
-        attention = "optimized_attention_override" in self.options or not self.patches.keys().isdisjoint(SEE_ATTENTION)
         residuals = self.control.get("output") or ()
         controlled = index < len(residuals) and residuals[index] is not None
-        return attention or controlled or (kind, index) in self.replacements
+        return self._attention_is_seen() or controlled or (kind, index) in self.replacements
 
     def _announce(self, kind: str, index: int) -> None:
         self.options.update(block_type=kind, block_index=index, total_blocks=self.totals[kind])

@@ -6,13 +6,14 @@ sees the lengths that inference uses for the price of the longest caption.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from flux_core.model.attention import for_queries
+from flux_core.model.attention import Stream, for_queries, joined
 from flux_core.model.hooks import Hooks
 from flux_core.model.transformer import Transformer
 from flux_core.packing import image_ids
@@ -35,15 +36,16 @@ class Trainable(Hooks):
     """
 
     def attention(
-        self, q: Tensor, k: Tensor, v: Tensor, pe: Tensor, mask: Tensor | None, text_tokens: int, first_query: int = 0
+        self, streams: Sequence[Stream], pe: Tensor, mask: Tensor | None, text_tokens: int, needed: slice = slice(None)
     ) -> Tensor:
         def turned(x: Tensor, pe: Tensor) -> Tensor:
             cos, sin = pe[..., 0, 0].to(v.dtype), pe[..., 1, 0].to(v.dtype)
             even, odd = x[..., 0::2], x[..., 1::2]
             return torch.cat([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
 
-        q_pe, mask = for_queries(q, pe, mask, first_query)
-        scores = (turned(q, q_pe) @ turned(k, pe).transpose(-1, -2)).float() * q.shape[-1] ** -0.5
+        q, k, v = joined(streams, needed)
+        mask = for_queries(mask, needed)
+        scores = (turned(q, pe[:, :, needed]) @ turned(k, pe).transpose(-1, -2)).float() * q.shape[-1] ** -0.5
         scores = scores if mask is None else scores + mask
         return rearrange(scores.softmax(-1).to(v.dtype) @ v, "b h n d -> b n (h d)")
 

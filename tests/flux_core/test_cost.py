@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from flux_core import packing
 from flux_core.cost import slowdown, step_flops
 from flux_core.model import Transformer
+from flux_core.model.attention import joined
 from flux_core.variants import DEV
 from tests.flux_core.test_transformer import Whole
 
@@ -17,7 +18,8 @@ from tests.flux_core.test_transformer import Whole
 class Counted(Whole):
     """Attention as the two products that torch's counter knows."""
 
-    def attention(self, q, k, v, pe, mask, text_tokens, first_query=0):
+    def attention(self, streams, pe, mask, text_tokens, needed=slice(None)):
+        q, k, v = joined(streams, needed)
         return rearrange(q @ k.transpose(-1, -2) @ v, "b h n d -> b n (h d)")
 
 
