@@ -23,6 +23,8 @@ DTYPES = {
 }
 COMPUTE_DTYPES = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
+PACK = {"auto": None, "on": True, "off": False}
+
 
 class Flux1LoadModel(io.ComfyNode):
     """Loads a FLUX.1 diffusion model: schnell, dev, Krea, Fill, Canny, Depth, Kontext or Lite, in the original or the
@@ -65,6 +67,16 @@ class Flux1LoadModel(io.ComfyNode):
                     tooltip="What it computes in. auto leaves that to ComfyUI, but on a CPU that multiplies bf16 well "
                     "takes bf16: several times faster than fp32, at half the memory.",
                 ),
+                io.Combo.Input(
+                    "pack_weights",
+                    options=list(PACK),
+                    default="auto",
+                    optional=True,
+                    advanced=True,
+                    tooltip="On a CPU that computes in bf16: keep copies of the weights as its matrix units want them. "
+                    "Faster by a fifth or more, but 17 GB beside a whole FLUX.1; auto does it where that is at most half "
+                    "of the memory.",
+                ),
             ],
             outputs=[io.Model.Output(tooltip="The diffusion model.")],
         )
@@ -78,9 +90,19 @@ class Flux1LoadModel(io.ComfyNode):
         return (stamp("diffusion_models", model_name), *settings.values())
 
     @classmethod
-    def execute(cls, model_name: str, weight_dtype: str, variant: str, compute_dtype: str = "auto") -> io.NodeOutput:
+    def execute(
+        cls,
+        model_name: str,
+        weight_dtype: str,
+        variant: str,
+        compute_dtype: str = "auto",
+        pack_weights: str = "auto",
+    ) -> io.NodeOutput:
         path = checked_model(model_name, weight_dtype, variant)
-        return io.NodeOutput(bridge.load_model(path, DTYPES[weight_dtype], variant, COMPUTE_DTYPES[compute_dtype]))
+        model = bridge.load_model(
+            path, DTYPES[weight_dtype], variant, COMPUTE_DTYPES[compute_dtype], PACK[pack_weights]
+        )
+        return io.NodeOutput(model)
 
 
 class Flux1LoadTextEncoders(io.ComfyNode):

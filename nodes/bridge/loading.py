@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ...flux_core import checkpoint, processor
 from ...flux_core.variants import VARIANTS
-from . import constants
+from . import constants, packed
 from .transformer import Flux1Model
 
 
@@ -29,12 +29,13 @@ def load_model(
     dtype: torch.dtype | None = None,
     variant: str = "auto",
     compute: torch.dtype | None = None,
+    pack: bool | None = None,
     disable_dynamic: bool = False,
 ) -> comfy.model_patcher.ModelPatcher:
     """A MODEL of the transformer at `path`, any layout and fp8 kind that `checkpoint` knows.
 
-    `dtype`, in memory: None keeps the file's own. `compute`: None chooses. The file has been checked before
-    (`checkpoint`).
+    `dtype`, in memory: None keeps the file's own. `compute`: None chooses. `pack`: whether a CPU keeps packed copies
+    (`packed`); None chooses. The file has been checked before (`checkpoint`).
     """
     found = checkpoint.identify(checkpoint.read_header(path))
     weights, metadata = comfy.utils.load_torch_file(path, return_metadata=True)
@@ -44,6 +45,8 @@ def load_model(
     params = found.params
     config.unet_config.update(axes_dim=list(params.axes_dim), num_heads=params.num_heads, mlp_ratio=params.mlp_ratio)
     _choose_dtypes(config, weights, dtype, compute)
+    if _packs(config, weights, pack):
+        config.custom_operations = packed.PackedOperations
 
     name = found.variant if variant == "auto" else variant
     kind = comfy.model_base.ModelType.FLUX if VARIANTS[name].shifted else comfy.model_base.ModelType.FLOW
@@ -59,7 +62,7 @@ def load_model(
         stored = config.unet_config["dtype"]
         weights = {name: weight.to(stored) for name, weight in weights.items()}
     model.load_model_weights(weights, "", assign=patcher.is_dynamic() or config.quant_config is None)
-    patcher.cached_patcher_init = (load_model, (path, dtype, variant, compute))
+    patcher.cached_patcher_init = (load_model, (path, dtype, variant, compute, pack))
     constants.attach(patcher)
     return patcher
 
@@ -107,6 +110,15 @@ def _choose_dtypes(
     )
     cast = manage.unet_manual_cast(None if quantized else stored, device, supported)
     config.set_inference_dtype(stored, cast, device=device)
+
+
+def _packs(config: Any, weights: dict[str, Tensor], asked: bool | None) -> bool:
+    """Whether copies for the CPU's matrix units are kept: where they are of use, as asked, else where they pay and fit."""
+    on_cpu = comfy.model_management.is_device_cpu(comfy.model_management.get_torch_device())
+    stored, cast = config.unet_config["dtype"], config.manual_cast_dtype
+    if not on_cpu or config.quant_config is not None or {stored, cast or stored} != {torch.bfloat16}:
+        return False
+    return processor.bf16_pays() and packed.affordable(weights) if asked is None else asked
 
 
 def _told_on_the_command_line() -> bool:

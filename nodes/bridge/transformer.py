@@ -19,6 +19,7 @@ from ...flux_core.model.attention import for_queries, joined, turned
 from ...flux_core.redux import over_references
 from ...flux_core.variants import FluxParams, Variant
 from .constants import Constants, samples_of
+from .packed import weights_in_place
 from .values import CONTROL_CHANNELS, FILL_CHANNELS, NEEDS_CHANNELS
 
 LATENT_CHANNELS = 16
@@ -183,21 +184,22 @@ class ComfyTransformer(Transformer):
             if attention_mask is not None:  # ComfyUI makes it for text and picture only
                 attention_mask = over_references(attention_mask, context.shape[1], sum(counts))
         pooled = context.new_zeros(len(x), self.params.vec_in_dim) if y is None else y[:, : self.params.vec_in_dim]
-        prepared = self.constants.prepare(
-            (context, pooled, guidance, attention_mask, extra, *(tokens for tokens, _ in references)),
-            (height, width, ref_latents_method, rope, [tuple(latent.shape) for latent in ref_latents or ()]),
-            lambda: self.prepare(
-                packing.image_ids(*packing.grid_of(height, width), options=rope, device=x.device),
-                context,
-                pooled,
-                guidance,
-                extra=packing.pack(extra) if extra.shape[1] else None,
-                references=references,
-                mask=attention_mask,
-            ),
-        )
-        table = self.constants.table(self, samples_of(timestep, pooled, guidance))
-        tokens = self.step(packing.pack(noisy), timestep, prepared, hooks=ComfyHooks(options, control, self, table))
+        with weights_in_place(self.constants.weights()):
+            prepared = self.constants.prepare(
+                (context, pooled, guidance, attention_mask, extra, *(tokens for tokens, _ in references)),
+                (height, width, ref_latents_method, rope, [tuple(latent.shape) for latent in ref_latents or ()]),
+                lambda: self.prepare(
+                    packing.image_ids(*packing.grid_of(height, width), options=rope, device=x.device),
+                    context,
+                    pooled,
+                    guidance,
+                    extra=packing.pack(extra) if extra.shape[1] else None,
+                    references=references,
+                    mask=attention_mask,
+                ),
+            )
+            table = self.constants.table(self, samples_of(timestep, pooled, guidance))
+            tokens = self.step(packing.pack(noisy), timestep, prepared, hooks=ComfyHooks(options, control, self, table))
         return packing.unpack(tokens, height, width)
 
     def _references(
