@@ -38,9 +38,9 @@ def loaders(sheet: Sheet, variant: str) -> tuple[Output, Output, Output]:
     (clip,) = sheet.add(
         "Flux1LoadTextEncoders", "Load text encoders", (370, 50), (310, 0), t5_name=T5.name, clip_name=CLIP.name
     )
-    (vae,) = sheet.add("Flux1LoadVAE", "Load VAE", (0, 190), vae_name=VAE.name)
-    sheet.group("1 Load models", (-20, TOP), (700, 300))
-    return model, clip, vae.over((720, 204))
+    (vae,) = sheet.add("Flux1LoadVAE", "Load VAE", (0, 240), vae_name=VAE.name)
+    sheet.group("1 Load models", (-20, TOP), (700, 350))
+    return model, clip, vae.over((720, 254))
 
 
 def text_encode(
@@ -93,7 +93,7 @@ def read_me(sheet: Sheet, variant: str, title: str, what: str, *changes: str, bo
         "## Models to download", "", "| File | Folder in ComfyUI | From |", "|---|---|---|", *rows, "",
         "Press R after copying them, so that the loaders list them.", "",
     ]  # fmt: skip
-    sheet.note("\n".join(lines), (0, 350), (680, bottom))
+    sheet.note("\n".join(lines), (0, 400), (680, bottom))
 
 
 def name(file: File) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from . import one_pass
 from .attention import Stream, finite_in_half
 from .hooks import Hooks
-from .modulation import ModulationLayer, modulations
+from .modulation import Modulation, ModulationLayer, modulations
 from .one_pass import EPS
 
 
@@ -88,14 +88,26 @@ class DoubleStreamBlock(nn.Module):
         self, img: Tensor, txt: Tensor, vec: Tensor, pe: Tensor, mask: Tensor | None = None, hooks: Hooks = Hooks()
     ) -> tuple[Tensor, Tensor]:
         """img and txt `(b, tokens, hidden)`, vec `(b, hidden)`; returns (img, txt)."""
-        img_attention, img_mlp = modulations(hooks.modulate(self.img_mod, vec), 2)
-        txt_attention, txt_mlp = modulations(hooks.modulate(self.txt_mod, vec), 2)
+        img_changes, txt_changes = (
+            modulations(hooks.modulate(layer, vec), 2) for layer in (self.img_mod, self.txt_mod)
+        )
+        streams = hooks.region(DoubleStreamBlock.project, self, img, txt, img_changes[0], txt_changes[0])
+        attended = hooks.attention(streams, pe, mask, txt.shape[1])
+        return hooks.region(DoubleStreamBlock.finish, self, img, txt, attended, img_changes, txt_changes)
 
-        of_txt = self.txt_attn.stream(txt_attention.modulate(self.txt_norm1(txt)))
-        of_img = self.img_attn.stream(img_attention.modulate(self.img_norm1(img)))
-        attended = hooks.attention((of_txt, of_img), pe, mask, txt.shape[1])
+    def project(self, img: Tensor, txt: Tensor, of_img: Modulation, of_txt: Modulation) -> tuple[Stream, Stream]:
+        """What comes before attention: text's stream, then the image's."""
+        return (
+            self.txt_attn.stream(of_txt.modulate(self.txt_norm1(txt))),
+            self.img_attn.stream(of_img.modulate(self.img_norm1(img))),
+        )
+
+    def finish(
+        self, img: Tensor, txt: Tensor, attended: Tensor, of_img: list[Modulation], of_txt: list[Modulation]
+    ) -> tuple[Tensor, Tensor]:
+        """What comes after attention, whose result is text's tokens, then the image's; returns (img, txt)."""
+        (img_attention, img_mlp), (txt_attention, txt_mlp) = of_img, of_txt
         txt_attended, img_attended = attended.tensor_split([txt.shape[1]], dim=1)
-
         img = img_attention.gated(img, self.img_attn.proj(img_attended))
         img = img_mlp.gated(img, self.img_mlp(img_mlp.modulate(self.img_norm2(img))))
         txt = txt_attention.gated(txt, self.txt_attn.proj(txt_attended))
@@ -128,11 +140,19 @@ class SingleStreamBlock(nn.Module):
         needed: slice = slice(None),
     ) -> Tensor:
         """x `(b, text_tokens + image tokens, hidden)`, vec `(b, hidden)`; returns the like of x, its `needed` tokens."""
-        (modulation,) = modulations(hooks.modulate(self.modulation, vec), 1)
-        qkv, hidden = self.linear1(modulation.modulate(self.pre_norm(x))).split(self.widths, dim=-1)
-        attended = hooks.attention((Stream(qkv, self.norm, self.heads),), pe, mask, text_tokens, needed)
-        out = self.linear2(self._beside(attended, hidden[:, needed]))
-        return finite_in_half(modulation.gated(x[:, needed], out))
+        (change,) = modulations(hooks.modulate(self.modulation, vec), 1)
+        stream, hidden = hooks.region(SingleStreamBlock.project, self, x, change)
+        attended = hooks.attention((stream,), pe, mask, text_tokens, needed)
+        return hooks.region(SingleStreamBlock.finish, self, x[:, needed], attended, hidden[:, needed], change)
+
+    def project(self, x: Tensor, change: Modulation) -> tuple[Stream, Tensor]:
+        """What comes before attention: its stream, and the MLP's hidden values, not yet activated."""
+        qkv, hidden = self.linear1(change.modulate(self.pre_norm(x))).split(self.widths, dim=-1)
+        return Stream(qkv, self.norm, self.heads), hidden
+
+    def finish(self, x: Tensor, attended: Tensor, hidden: Tensor, change: Modulation) -> Tensor:
+        """What comes after attention."""
+        return finite_in_half(change.gated(x, self.linear2(self._beside(attended, hidden))))
 
     def _beside(self, attended: Tensor, hidden: Tensor) -> Tensor:
         """What was attended to, and the activated MLP's hidden values; `(b, tokens, sum of their widths)`."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -65,6 +65,13 @@ class Hooks:
         Returns the like of `x`, or only its tokens in `needed`: of the last block nothing else is looked at.
         """
         return block(x, text_tokens, vec, pe, mask, self, needed)
+
+    def region(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Run a part of a block that nobody looks into: tensors in, tensors out, the same code for all blocks of a kind.
+
+        A runtime may compile it.
+        """
+        return function(*arguments)
 
     def attention(
         self,

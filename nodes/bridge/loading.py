@@ -30,12 +30,14 @@ def load_model(
     variant: str = "auto",
     compute: torch.dtype | None = None,
     pack: bool | None = None,
+    compiled: bool = False,
     disable_dynamic: bool = False,
 ) -> comfy.model_patcher.ModelPatcher:
     """A MODEL of the transformer at `path`, any layout and fp8 kind that `checkpoint` knows.
 
     `dtype`, in memory: None keeps the file's own. `compute`: None chooses. `pack`: whether a CPU keeps packed copies
-    (`packed`); None chooses. The file has been checked before (`checkpoint`).
+    (`packed`); None chooses. `compiled`: by torch.compile, at the first step. The file has been checked before
+    (`checkpoint`).
     """
     found = checkpoint.identify(checkpoint.read_header(path))
     weights, metadata = comfy.utils.load_torch_file(path, return_metadata=True)
@@ -51,6 +53,7 @@ def load_model(
     name = found.variant if variant == "auto" else variant
     kind = comfy.model_base.ModelType.FLUX if VARIANTS[name].shifted else comfy.model_base.ModelType.FLOW
     model = Flux1Model(config, kind, VARIANTS[name])
+    model.diffusion_model.compiled = compiled
     offload = comfy.model_management.unet_offload_device()
     stock = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
     patcher = unloading_in_inference_mode(stock)(
@@ -62,7 +65,7 @@ def load_model(
         stored = config.unet_config["dtype"]
         weights = {name: weight.to(stored) for name, weight in weights.items()}
     model.load_model_weights(weights, "", assign=patcher.is_dynamic() or config.quant_config is None)
-    patcher.cached_patcher_init = (load_model, (path, dtype, variant, compute, pack))
+    patcher.cached_patcher_init = (load_model, (path, dtype, variant, compute, pack, compiled))
     constants.attach(patcher)
     return patcher
 

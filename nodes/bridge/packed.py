@@ -38,6 +38,8 @@ class PackedOperations(comfy.ops.disable_weight_init):
         packed: tuple[Hashable, Tensor] | None = None
 
         def forward(self, x: Tensor) -> Tensor:
+            if torch.compiler.is_compiling():
+                return super().forward(x)
             which = _weights_in_place.get()
             changed = self.comfy_cast_weights or self.weight_function or self.bias_function
             bf16 = x.dtype == self.weight.dtype == torch.bfloat16

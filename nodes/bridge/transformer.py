@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import comfy.model_base
@@ -37,7 +38,7 @@ class ComfyHooks(Hooks):
         self,
         options: dict[str, Any],
         control: dict[str, list[Tensor | None]] | None,
-        blocks: Transformer,
+        blocks: ComfyTransformer,
         table: Table | None = None,
     ):
         super().__init__(table)
@@ -46,6 +47,7 @@ class ComfyHooks(Hooks):
         self.replacements = options.get("patches_replace", {}).get("dit", {})
         self.control = control or {}
         self.totals = {"double": len(blocks.double_blocks), "single": len(blocks.single_blocks)}
+        self.compiled = blocks.compiled
 
     def enter(self, img: Tensor, txt: Tensor, img_ids: Tensor, txt_ids: Tensor) -> tuple[Tensor, ...]:
         seen = {"img": img, "txt": txt, "img_ids": img_ids, "txt_ids": txt_ids}
@@ -77,9 +79,12 @@ class ComfyHooks(Hooks):
         out = self._run("single_block", index, {"img": x, "vec": vec, "pe": pe, "attn_mask": mask}, original)
         return self._controlled("output", index, out["img"], text_tokens)
 
+    def region(self, function, *arguments):
+        return (compiled(function) if self.compiled else function)(*arguments)
+
     def attention(self, streams, pe, mask, text_tokens, needed=slice(None)):
         if not self._attention_is_seen():
-            q, k, v = turned(streams, pe, needed, apply_rope1)
+            q, k, v = self.region(turned, streams, pe, needed, None if self.compiled else apply_rope1)
             return self._attend(q, k, v, for_queries(mask, needed))
         q, k, v = joined(streams)
         seen = {**self.options, "img_slice": [text_tokens, q.shape[2]]}
@@ -130,10 +135,17 @@ class ComfyHooks(Hooks):
         return x
 
 
+@cache
+def compiled(function: Callable) -> Callable:
+    """`function` by torch.compile: one graph for all blocks of a kind, whose weights are among its arguments."""
+    return torch.compile(function)
+
+
 class ComfyTransformer(Transformer):
     """The transformer behind ComfyUI's calling convention: latents in, latents out."""
 
     patch_size = packing.PATCH
+    compiled = False
 
     def __init__(self, dtype: torch.dtype | None = None, device: Any = None, operations: Any = None, **config: Any):
         super().__init__(params_of(config), operations, dtype=dtype, device=device)
