@@ -56,9 +56,7 @@ def load_model(
     model.diffusion_model.compiled = compiled
     offload = comfy.model_management.unet_offload_device()
     stock = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
-    patcher = unloading_in_inference_mode(stock)(
-        model, load_device=comfy.model_management.get_torch_device(), offload_device=offload
-    )
+    patcher = flux1_patcher(stock)(model, load_device=comfy.model_management.get_torch_device(), offload_device=offload)
     if not comfy.model_management.is_device_cpu(offload):
         model.to(offload)
     if config.quant_config is None:  # what is of its type already stays mapped from the file, and is never copied
@@ -71,11 +69,15 @@ def load_model(
 
 
 @cache
-def unloading_in_inference_mode(patcher: type) -> type:
-    """ComfyUI's patcher class, but for one thing: weights are put back and moved off the device in inference mode.
+def flux1_patcher(patcher: type) -> type:
+    """ComfyUI's patcher class, but for two things.
 
-    ComfyUI loads models in inference mode and unloads them, between runs, outside of it. torch can't wrap a quantised
-    weight that was made in the one as a parameter in the other: a scaled fp8 model that was unloaded never loads again.
+    Weights are put back and moved off the device in inference mode. ComfyUI loads models in inference mode and unloads
+    them, between runs, outside of it. torch can't wrap a quantised weight that was made in the one as a parameter in the
+    other: a scaled fp8 model that was unloaded never loads again.
+
+    Where the device has no room for all, modulation layers are the first to stay outside: a run needs them once, before
+    its first step.
     """
 
     class Flux1Patcher(patcher):
@@ -86,6 +88,14 @@ def unloading_in_inference_mode(patcher: type) -> type:
         @torch.inference_mode()
         def partially_unload(self, *args: Any, **kwargs: Any) -> int:
             return super().partially_unload(*args, **kwargs)
+
+        def _load_list(self, for_dynamic: bool = False, **settings: Any) -> list[tuple]:
+            """Its first column says when: rising where for_dynamic, else falling, as ComfyUI sorts the two."""
+            layers = getattr(self.model.diffusion_model, "modulation_layers", list)()
+            once = {module for layer in layers for module in layer.modules()}
+            last = 2 if for_dynamic else -1
+            rows = super()._load_list(for_dynamic, **settings)
+            return [(last, *row[1:]) if row[-2] in once else row for row in rows]
 
     return Flux1Patcher
 

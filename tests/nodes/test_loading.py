@@ -111,3 +111,31 @@ def test_it_computes_in_what_it_is_told(compute, pack):
 
     Flux1Sampler.execute(model, text, {"samples": torch.zeros(1, 16, 8, 8)}, seed=1, steps=1, strength=1.0)
     assert set(seen) == {torch.bfloat16 if compute == "bf16" else torch.float32}
+
+
+@pytest.fixture
+def cramped(pack):
+    """A model on a device that holds the blocks, but not all."""
+    from flux1.nodes.loaders import Flux1LoadModel
+
+    model = Flux1LoadModel.execute("flux1-dev.safetensors", "default", "auto")[0]
+    flux = model.model.diffusion_model
+    modulations = {part for layer in flux.modulation_layers() for part in layer.modules() if hasattr(part, "weight")}
+    return model, modulations
+
+
+def test_modulations_are_the_first_to_stay_outside(cramped):
+    model, modulations = cramped
+    for_casting = max(row[0] for row in model._load_list())
+    room = model.model_size() - sum(module.weight.nbytes + module.bias.nbytes for module in modulations) + for_casting
+    model.load(torch.device("cpu"), lowvram_model_memory=room)
+    outside = {part for part in model.model.modules() if getattr(part, "comfy_cast_weights", False)}
+    assert model.model.model_lowvram and len(outside) >= len(modulations) - 2
+    assert outside <= modulations
+    model.detach()
+
+
+def test_modulations_are_the_last_that_dynamic_memory_keeps(cramped):
+    model, modulations = cramped
+    kept = [row[-2] for row in sorted(model._load_list(for_dynamic=True), key=lambda row: row[:-2])]
+    assert set(kept[-len(modulations) :]) == modulations
