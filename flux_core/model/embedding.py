@@ -31,7 +31,7 @@ def rotary(ids: Tensor, axes_dim: tuple[int, ...], theta: int) -> Tensor:
 
     Angles are made in float64 (on the CPU where a device has none): at column 127 float32 is off by 1e-5 of a turn.
     """
-    device = ids.device if ids.device.type in ("cpu", "cuda") else torch.device("cpu")
+    device = ids.device if ids.device.type in ("cpu", "cuda", "meta") else torch.device("cpu")
     angles = torch.cat([_angles(ids[..., i].to(device), dim, theta) for i, dim in enumerate(axes_dim)], dim=-1)
     table = torch.stack([angles.cos(), -angles.sin(), angles.sin(), angles.cos()], dim=-1)
     return rearrange(table, "b n d (i j) -> b 1 n d i j", i=2, j=2).to(ids.device, torch.float32)

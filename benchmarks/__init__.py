@@ -1,0 +1,1 @@
+"""How fast and how small: the pack against others on the same weights, in one process, in turns."""

@@ -1,0 +1,215 @@
+"""`python -m benchmarks [--quick] [--json FILE] [--plot FILE] [--full]`: the table in the README.
+
+Ratios are the peer's seconds by ours, on the same weights and inputs, in turns in one process; no speed without the error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from . import full, growth, inside, memory, modulation, plot, runs, steps, weights
+from .lines import Line, error, line, rounds
+
+GB = 1 << 30
+
+
+def main() -> None:
+    options = arguments()
+    import torch
+
+    with tempfile.TemporaryDirectory(prefix="flux1-benchmark-") as folder:
+        models = Path(folder) / "models"
+        file = weights.write(models / "diffusion_models" / "flux1-dev.safetensors", weights.shallow())
+        inside.comfyui(models)
+        inside.pack()
+        with tqdm(unit=" runs", smoothing=0) as bar:
+            report = measure(file, options.quick, bar)
+        if options.full:
+            report["full"] = full.measured(models.parent)
+    report["machine"] = {"processor": processor(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    print(table(report))
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=2) + "\n")
+    options.plot.parent.mkdir(parents=True, exist_ok=True)
+    plot.draw(report, options.plot)
+    print(f"plot: {options.plot}")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="under three minutes: one size, few rounds")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="all figures")
+    parser.add_argument("--plot", type=Path, metavar="FILE", default=Path("output/benchmark.png"))
+    parser.add_argument("--full", action="store_true", help="also a step of a whole FLUX.1-dev: 24 GB of disk")
+    return parser.parse_args()
+
+
+def measure(file: Path, quick: bool, bar: tqdm) -> dict[str, Any]:
+    import comfy.utils
+    import torch
+
+    comfy.utils.set_progress_bar_enabled(False)
+
+    def tick() -> None:
+        bar.update()
+
+    peers = {"comfy-default": steps.comfy_default(file), "comfy-bf16": steps.comfy_bf16(file)}
+    exact = steps.comfy_bf16(file, compute=torch.float32)
+    mine, unpacked = steps.ours(file, pack=None), steps.ours(file, pack=False)
+    if not torch.cuda.is_available():
+        shared = dict(weights.seeded(weights.shallow()))
+        peers["diffusers"] = steps.DiffusersStep(shared, 1, 2)
+
+    lines: list[Line] = []
+
+    def compare(name: str, what: steps.Given, names: list[str], count: int) -> None:
+        """Lines `name.peer` and, against the strongest peer, how it is without packed weights."""
+        bar.set_description(name)
+        runners = [mine, unpacked, *(peers[peer] for peer in names)]
+        results = rounds([lambda run=run: run(what) for run in runners], count, tick)
+        _, true = exact(what)
+        errors = [error(velocity, true) for _, velocity in results[0]]
+        for place, peer in enumerate(names, start=2):
+            pairs = [(each[0][0], each[place][0]) for each in results]
+            lines.append(line(f"{name}.{peer}", pairs, errors[0], errors[place]))
+            if peer == "comfy-bf16":
+                pairs = [(each[1][0], each[place][0]) for each in results]
+                lines.append(line(f"{name}.{peer}.unpacked", pairs, errors[1], errors[place]))
+
+    everyone, strong = list(peers), [name for name in peers if name != "comfy-default"]
+    compare("step.512", steps.given(512), everyone, 2 if quick else 7)
+    if not quick:
+        compare("step.1024", steps.given(1024), everyone, 5)
+    compare("kontext.512", steps.given(512, reference=True), strong[:1] if quick else everyone, 2 if quick else 5)
+    lines += run_lines(file, quick, bar, tick)
+
+    bar.set_description("growth")
+    grown = growth.measured(mine, (256, 512) if quick else (256, 512, 1024, 1536), tick)
+    bar.set_description("memory")
+    memories = {}
+    for runner in memory.RUNNERS:
+        memories[runner] = memory.measured(runner, file)
+        tick()
+    saved = modulation.counted()
+    for dtype in (torch.float32, torch.bfloat16):
+        saved[f"same_bits_{str(dtype)[6:]}"] = modulation.same_bits(
+            dict(weights.seeded(weights.shallow(1, 1))), weights.shallow(1, 1), dtype
+        )
+    return {
+        "lines": [each.row() for each in lines],
+        "modulation": saved,
+        "growth": {"rows": grown} | {f"exponent_{what}": growth.exponent(grown, what) for what in ("seconds", "flops")},
+        "memory": {"file": file.stat().st_size} | memories,
+        "cuda": "measured" if torch.cuda.is_available() else "SKIP: no CUDA device",
+    }
+
+
+def run_lines(file: Path, quick: bool, bar: tqdm, tick: Callable[[], None]) -> list[Line]:
+    """Four steps by KSampler: at real width, and at tiny size from the file on."""
+    import comfy.sd
+    import torch
+    from flux1.nodes import bridge
+
+    from painter.family import VARIANTS, new_transformer, save_transformer
+
+    bar.set_description("run")
+    load = memory.loaders()
+    models = {
+        "ours": load["ours"](file),
+        "comfy-default": load["comfy-default"](file),
+        "comfy-bf16": load["comfy-bf16"](file),
+    }
+    exact = load["comfy-bf16"](file)
+    exact.set_model_compute_dtype(torch.float32)
+    names = list(models)[1:]
+    side, count = (256, 1) if quick else (512, 4)
+    results = rounds(
+        [runs.runner(model, lambda n: steps.given(side, seed=n)) for model in models.values()], count, tick
+    )
+    _, true = runs.ksampler(exact, steps.given(side, seed=1), seed=1)
+    errors = [error(painted, true) for _, painted in results[0]]
+    lines = [
+        line(f"run.{peer}", [(each[0][0], each[place][0]) for each in results], errors[0], errors[place])
+        for place, peer in enumerate(names, start=1)
+    ]
+
+    tiny = file.with_name("tiny.safetensors")
+    torch.manual_seed(0)
+    save_transformer(tiny, new_transformer("dev"))
+    width = VARIANTS["dev"].context_in_dim
+
+    def small(n: int) -> steps.Given:
+        whole = steps.given(256, seed=n)
+        return steps.Given(whole.latent, whole.states[..., :width], whole.pooled[..., :width], whole.guidance)
+
+    loaders = [lambda: bridge.load_model(str(tiny)), lambda: comfy.sd.load_diffusion_model(str(tiny))]
+    results = rounds([runs.loading_runner(load, small) for load in loaders], 5 if quick else 15, tick)
+    exact = comfy.sd.load_diffusion_model(str(tiny), model_options={"dtype": torch.float32})
+    _, true = runs.ksampler(exact, small(1), seed=1)
+    errors = [error(painted, true) for _, painted in results[0]]
+    lines.append(line("run.tiny.comfy-default", [(a[0], b[0]) for a, b in results], *errors))
+    return lines
+
+
+def table(report: dict[str, Any]) -> str:
+    """Markdown."""
+    rows = [
+        "| line | times as fast | least | 95 % | our error | its error | seconds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for each in report["lines"]:
+        low, high = each["interval"]
+        rows.append(
+            f"| `{each['name']}` | {each['ratio']:.2f} | {each['ratio_min']:.2f} | {low:.2f}-{high:.2f} "
+            f"| {each['error']:.2e} | {each['peer_error']:.2e} | {each['seconds']:.2f} |"
+        )
+    saved, grown, memories = report["modulation"], report["growth"], report["memory"]
+    rows += [
+        "",
+        f"Weights that a step touches: {saved['bytes'] / GB:.2f} GB, without the table of modulations "
+        f"{saved['bytes_without'] / GB:.2f} GB: {100 * saved['share_saved']:.2f} % less. Same bits in float32: "
+        f"{saved['same_bits_float32']}, in bfloat16: {saved['same_bits_bfloat16']}.",
+        "",
+        f"Growth: seconds by tokens to the power of {grown['exponent_seconds']:.2f}, FLOPs {grown['exponent_flops']:.2f} ("
+        + ", ".join(f"{row['side']}: {row['seconds']:.1f} s" for row in grown["rows"])
+        + ").",
+        "",
+        f"| peak memory, file of {memories['file'] / GB:.2f} GB | loading | a run | seconds of loading |",
+        "|---|---|---|---|",
+        *(
+            f"| {runner} | {memories[runner]['load'] / GB:.2f} GB | {memories[runner]['run'] / GB:.2f} GB "
+            f"| {memories[runner]['load_seconds']:.2f} |"
+            for runner in memory.RUNNERS
+        ),
+        "",
+        f"CUDA: {report['cuda']}",
+    ]
+    if "full" in report:
+        seconds = report["full"]["seconds"]
+        rows.append(
+            f"A whole FLUX.1-dev of random bfloat16 weights, 512 x 512: loaded in {seconds['load']:.1f} s, first step "
+            f"{seconds['first']:.0f} s, second {seconds['second']:.0f} s."
+        )
+    return "\n".join(rows)
+
+
+def processor() -> str:
+    """Its name and what of it matters here."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor()
+    name = next(row.split(":")[1].strip() for row in text.splitlines() if row.startswith("model name"))
+    return name + "".join(f", {feature}" for feature in ("avx512_bf16", "amx_bf16") if feature in text)
+
+
+if __name__ == "__main__":
+    main()
