@@ -45,7 +45,8 @@ def write_siglip(path: Path, width: int = VISION_WIDTH) -> None:
         hidden_size=width, intermediate_size=2 * width, num_hidden_layers=2, num_attention_heads=2, image_size=384,
         patch_size=14, vision_use_head=False,
     )  # fmt: skip
-    save(path, randomised(SiglipVisionModel(config)).state_dict())
+    weights = randomised(SiglipVisionModel(config)).state_dict()
+    save(path, {f"vision_model.{name.removeprefix('vision_model.')}": tensor for name, tensor in weights.items()})
 
 
 def write_redux(path: Path, text_width: int = TEXT_WIDTH) -> None:

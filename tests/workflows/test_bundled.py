@@ -25,10 +25,11 @@ PAINTED = {"fill_outpaint": (96, 48), "upscale_refine": (128, 96)}
 def as_shipped(client: Client, name: str) -> Graph:
     """The workflow with pictures of ours, each in the place of the one it names."""
     graph = read_graph(API / f"{name}.json")
-    for number, node in enumerate(graph.values()):
+    for node in graph.values():
         node["inputs"] |= SMALL.get(node["class_type"], {})
-        if node["class_type"] == "LoadImage":
-            client.upload(picture(number), node["inputs"]["image"])
+    names = [node["inputs"]["image"] for node in graph.values() if node["class_type"] == "LoadImage"]
+    for number, name in enumerate(names):
+        client.upload(picture(number), name)
     return graph
 
 
