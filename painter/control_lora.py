@@ -1,12 +1,23 @@
 """Control LoRAs in the layout of Black Forest Labs', made of two models: dev with it is the control model."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import pad
 
 from flux_core.lora import CONTROL_STRENGTH
+from painter.family import FILES, save
+
+
+def write_control_loras(family: Path, models: Path) -> None:
+    """The Canny and the Depth LoRA of the models in `family`, under the released files' names below `models`."""
+    dev = load_file(family / FILES["dev"])
+    for kind in ("canny", "depth"):
+        lora = control_lora(dev, load_file(family / FILES[kind]))
+        save(models / "loras" / f"flux1-{kind}-dev-lora.safetensors", lora)
 
 
 def control_lora(dev: Mapping[str, Tensor], control: Mapping[str, Tensor]) -> dict[str, Tensor]:

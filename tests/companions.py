@@ -7,15 +7,13 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
-from painter.control_lora import control_lora
-from painter.family import FILES, TEXT_WIDTH, save
+from painter.control_lora import write_control_loras
+from painter.family import TEXT_WIDTH, save
 
 SIGLIP = "clip_vision/sigclip_vision_patch14_384.safetensors"
 REDUX = "style_models/flux1-redux-dev.safetensors"
-LORAS = {kind: f"loras/flux1-{kind}-dev-lora.safetensors" for kind in ("canny", "depth")}
 VISION_WIDTH = 32
 PREPROCESSOR = {
     "image_processor_type": "DPTImageProcessor", "do_resize": True, "do_rescale": True, "do_normalize": True,
@@ -32,9 +30,7 @@ def write_companions(models: Path, seed: int = 1) -> None:
         write_siglip(models / SIGLIP)
         write_redux(models / REDUX)
         write_depth_network(models / "depth_anything" / "depth-anything-large-hf", [3, 4, 5, 6])
-    dev = load_file(models / FILES["dev"])
-    for kind, file in LORAS.items():
-        save(models / file, control_lora(dev, load_file(models / FILES[kind])))
+    write_control_loras(models, models)
 
 
 def write_siglip(path: Path, width: int = VISION_WIDTH) -> None:
