@@ -27,10 +27,7 @@ NEXT = replace(SCENE, time="sunset", sky="orange", body="left", seed=12)  # for 
 SEED = 7
 THUMBNAIL, GAP = 384, 6  # pixels: height of a thumbnail, and between before and after
 MEGAPIXEL = 1024  # side of the pictures that the workflows are made for
-IN_PIXELS = {  # what is smaller on smaller pictures
-    "Flux1PadForOutpaint": ("left", "top", "right", "bottom", "feather"),
-    "Flux1TiledSampler": ("tile_size", "overlap"),
-}
+ROOM = ("left", "top", "right", "bottom", "feather")
 CARDS = {
     "redux_variation": "FLUX.1 Redux\n\nanother picture\nlike this one\n\n(no example: it takes\nthe released models)",
     "redux_style_mix": "FLUX.1 Redux\n\nwhat your words say,\nin this picture's look\n\n(no example: it takes\nthe released models)",
@@ -58,6 +55,11 @@ def with_hole(picture: Image.Image, mask: Image.Image) -> Image.Image:
     both = picture.copy()
     both.putalpha(mask.point(lambda value: 255 - value))
     return both
+
+
+def half(picture: Image.Image) -> Image.Image:
+    """Half as wide and high: enlarged twice, it has the one size that the tiny models know."""
+    return picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.LANCZOS)
 
 
 def depth_of(scene: Scene = SCENE) -> Image.Image:
@@ -98,7 +100,7 @@ def links(inputs: Mapping[str, object]) -> list[list]:
 def adapted(graph: Graph, pictures: Mapping[str, str], size: tuple[int, int]) -> Graph:
     """The workflow with other pictures (file names by node), seed and size, and otherwise as it is.
 
-    Room around a picture and tiles become smaller with it.
+    Room around a picture becomes smaller with it.
     """
     ours = {"seed": SEED, "noise_seed": SEED, "width": size[0], "height": size[1]}
 
@@ -106,7 +108,8 @@ def adapted(graph: Graph, pictures: Mapping[str, str], size: tuple[int, int]) ->
         own = ours | ({"image": pictures[key]} if key in pictures else {})
         if node["class_type"] == "Flux1KontextReference":
             own |= {"sizing": "own size"}
-        own |= {name: node["inputs"][name] * size[0] // MEGAPIXEL for name in IN_PIXELS.get(node["class_type"], ())}
+        if node["class_type"] == "Flux1PadForOutpaint":
+            own |= {name: node["inputs"][name] * size[0] // MEGAPIXEL for name in ROOM}
         return {
             name: value if isinstance(value, list) else own.get(name, value) for name, value in node["inputs"].items()
         }
@@ -142,10 +145,11 @@ def main() -> None:
         write_control_loras(WEIGHTS, models)
         with painting(models) as painter:
             for name in tqdm(wanted, desc="thumbnails"):
+                picture = half(landscape()) if name == "upscale_refine" else landscape()
                 pictures = (
-                    [landscape(), card(CARDS[name])]
+                    [picture, card(CARDS[name])]
                     if name in CARDS
-                    else run(painter.client, name, landscape(), sunless_hole()).pictures
+                    else run(painter.client, name, picture, sunless_hole()).pictures
                 )
                 side_by_side(pictures).save(WORKFLOWS / f"{name}.jpg", quality=90)
 
