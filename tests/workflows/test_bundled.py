@@ -90,10 +90,9 @@ def test_redux_s_workflows_differ_in_prompt_and_strength_alone() -> None:
 
 
 def test_the_picture_that_redux_is_shown_counts(server: Client, painted: Callable) -> None:
-    for name in ("redux_variation", "redux_style_mix"):
-        (before,) = painted(name)
-        graph = as_shipped(server, name)
-        (load,) = (node for node in graph.values() if node["class_type"] == "LoadImage")
-        load["inputs"]["image"] = server.upload(picture(99), "another.png")
-        (after,) = server.run(graph).images
-        assert np.abs(np.asarray(after.convert("RGB"), np.int16) - before).max() > 3
+    (before,) = painted("redux_variation")
+    graph = as_shipped(server, "redux_variation")
+    (load,) = (node for node in graph.values() if node["class_type"] == "LoadImage")
+    load["inputs"]["image"] = server.upload(picture(99), "another.png")
+    (after,) = server.run(graph).images
+    assert np.abs(np.asarray(after.convert("RGB"), np.int16) - before).max() > 3
