@@ -8,7 +8,29 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..flux_core import image as pictures
+from ..flux_core.conditioning import LATENT_SCALE
 from . import bridge
+
+AUTO, NEVER, ALWAYS = "auto", "never", "always"
+LARGE = 2048 * 2048
+"""Pixels above which auto works in tiles; up to here a graphics card of 24 GB has room for the whole picture."""
+TILE, OVERLAP = 1024, 128
+"""In pixels. ComfyUI's VAE averages three passes: of square tiles, and of tiles twice as wide or twice as high."""
+
+TILED = io.Combo.Input(
+    "tiled",
+    options=[AUTO, NEVER, ALWAYS],
+    default=AUTO,
+    optional=True,
+    advanced=True,
+    tooltip="In tiles the memory does not grow with the picture, but it takes three times as long, and colours may differ "
+    "by a trace. auto: above 2048 x 2048 pixels.",
+)
+
+
+def in_tiles(tiled: str, width: int, height: int) -> bool:
+    """Whether a picture of this size goes through the autoencoder in tiles."""
+    return tiled == ALWAYS or (tiled == AUTO and width * height > LARGE)
 
 
 class Flux1EncodeImage(io.ComfyNode):
@@ -26,16 +48,21 @@ class Flux1EncodeImage(io.ComfyNode):
             inputs=[
                 io.Image.Input("image", tooltip="The picture."),
                 io.Vae.Input("vae", tooltip="FLUX.1's autoencoder."),
+                TILED,
             ],
             outputs=[io.Latent.Output(tooltip="The encoded picture.")],
         )
 
     @classmethod
-    def execute(cls, image: Any, vae: Any) -> io.NodeOutput:
+    def execute(cls, image: Any, vae: Any, tiled: str = AUTO) -> io.NodeOutput:
         image = pictures.rgb(image)
         padded = pictures.pad_to_tokens(image)
         size = bridge.true_size(pictures.size_of(image), padded)
-        return io.NodeOutput({"samples": vae.encode(padded), **size})
+        if in_tiles(tiled, *pictures.size_of(padded)):
+            samples = vae.encode_tiled(padded, tile_x=TILE, tile_y=TILE, overlap=OVERLAP)
+        else:
+            samples = vae.encode(padded)
+        return io.NodeOutput({"samples": samples, **size})
 
 
 class Flux1DecodeImage(io.ComfyNode):
@@ -52,13 +79,21 @@ class Flux1DecodeImage(io.ComfyNode):
             inputs=[
                 io.Latent.Input("latent", tooltip="From a sampler."),
                 io.Vae.Input("vae", tooltip="FLUX.1's autoencoder."),
+                TILED,
             ],
             outputs=[io.Image.Output(tooltip="The picture.")],
         )
 
     @classmethod
-    def execute(cls, latent: dict[str, Any], vae: Any) -> io.NodeOutput:
-        return io.NodeOutput(bridge.cut_to_true_size(vae.decode(latent["samples"]), latent))
+    def execute(cls, latent: dict[str, Any], vae: Any, tiled: str = AUTO) -> io.NodeOutput:
+        samples = latent["samples"]
+        height, width = (cells * LATENT_SCALE for cells in samples.shape[-2:])
+        if in_tiles(tiled, width, height):
+            tile, overlap = TILE // LATENT_SCALE, OVERLAP // LATENT_SCALE
+            image = vae.decode_tiled(samples, tile_x=tile, tile_y=tile, overlap=overlap)
+        else:
+            image = vae.decode(samples)
+        return io.NodeOutput(bridge.cut_to_true_size(image, latent))
 
 
 NODES = [Flux1EncodeImage, Flux1DecodeImage]

@@ -65,6 +65,14 @@ class Flux1TextEncode(io.ComfyNode):
                     tooltip="Text tokens the model sees. by model: 512 for dev and Kontext, 256 for schnell, 128 for "
                     "Fill; 512 with no model connected. as ComfyUI: at least 256, and all of the text.",
                 ),
+                io.Boolean.Input(
+                    "clip_only",
+                    default=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip="For quick drafts: T5, which takes most of the time, is left out, and the model sees zeros in "
+                    "its place. CLIP's first 77 tokens give subject and mood, no more.",
+                ),
             ],
             outputs=[io.Conditioning.Output(tooltip="The encoded prompt.")],
             hidden=[io.Hidden.unique_id],
@@ -80,6 +88,7 @@ class Flux1TextEncode(io.ComfyNode):
         guidance_by_model: bool = True,
         clip_prompt: str = "",
         t5_length: str = BY_MODEL,
+        clip_only: bool = False,
     ) -> io.NodeOutput:
         variant = bridge.variant_of(model) if model is not None else None
         if variant and guidance_by_model:
@@ -89,6 +98,8 @@ class Flux1TextEncode(io.ComfyNode):
         else:
             length = None if t5_length == AS_COMFYUI else int(t5_length)
         tokens, report = bridge.tokenize(clip, prompt, clip_prompt or prompt, length)
+        if clip_only:
+            clip, report = bridge.without_t5(clip, tokens)
         conditioning = clip.encode_from_tokens_scheduled(tokens, add_dict={"guidance": guidance})
         return io.NodeOutput(conditioning, ui=bridge.said(cls, f"{report}, guidance {guidance:g}"))
 

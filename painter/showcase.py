@@ -1,18 +1,22 @@
-"""`python -m painter.showcase`: every bundled workflow run on drawn landscapes, its thumbnail made anew from the result.
+"""`python -m painter.showcase [NAME ...]`: bundled workflows run on drawn landscapes, their thumbnails made anew.
 
-The demo shows the same runs.
+The demo shows the same runs. The control LoRAs are made of the tiny models; for depth the scene's own is shown, as no
+depth network is among them; there is no tiny Redux either, so its workflows have a card that says so.
 """
 
+import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
+from painter.control_lora import write_control_loras
 from painter.masks import around_body
-from painter.painter import painting
+from painter.painter import WEIGHTS, painting
 from painter.scenes import Scene, draw
 from workflows.client import Client
 from workflows.graph import Graph, read_graph
@@ -23,6 +27,11 @@ NEXT = replace(SCENE, time="sunset", sky="orange", body="left", seed=12)  # for 
 SEED = 7
 THUMBNAIL, GAP = 384, 6  # pixels: height of a thumbnail, and between before and after
 MEGAPIXEL = 1024  # side of the pictures that the workflows are made for
+ROOM = ("left", "top", "right", "bottom", "feather")
+CARDS = {
+    "redux_variation": "FLUX.1 Redux\n\nanother picture\nlike this one\n\n(no example: it takes\nthe released models)",
+    "redux_style_mix": "FLUX.1 Redux\n\nwhat your words say,\nin this picture's look\n\n(no example: it takes\nthe released models)",
+}
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,15 @@ def with_hole(picture: Image.Image, mask: Image.Image) -> Image.Image:
     return both
 
 
+def half(picture: Image.Image) -> Image.Image:
+    """Half as wide and high: enlarged twice, it has the one size that the tiny models know."""
+    return picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.LANCZOS)
+
+
+def depth_of(scene: Scene = SCENE) -> Image.Image:
+    return Image.fromarray((draw(scene).depth * 255).round().astype(np.uint8)).convert("RGB")
+
+
 def sunless_hole(scene: Scene = SCENE) -> Image.Image:
     """A mask around the sun: white where to paint."""
     return Image.fromarray(around_body(draw(scene), np.random.default_rng(3)).astype(np.uint8) * 255)
@@ -56,7 +74,7 @@ def sunless_hole(scene: Scene = SCENE) -> Image.Image:
 def run(client: Client, workflow: str, picture: Image.Image, mask: Image.Image, progress: bool = False) -> Run:
     """The bundled workflow of this name on `picture`, and where it asks for a mask, on `mask`.
 
-    A second picture that it asks for is another landscape.
+    A second picture that it asks for is another landscape; where it asks a network for depth, SCENE's is loaded instead.
     """
     graph = read_graph(WORKFLOWS / "api" / f"{workflow}.json")
     masked = {link[0] for node in graph.values() for link in links(node["inputs"]) if link[1] == 1}
@@ -67,6 +85,10 @@ def run(client: Client, workflow: str, picture: Image.Image, mask: Image.Image, 
             given = with_hole(seen, mask) if key in masked else seen
             names[key] = client.upload(given, f"showcase_{workflow}_{len(names)}.png")
             shown.append(Image.composite(Image.new("RGB", seen.size, "grey"), seen, mask) if key in masked else seen)
+    for key, node in graph.items():
+        if node["class_type"] == "Flux1DepthMap":
+            depth = client.upload(depth_of(), f"showcase_{workflow}_depth.png")
+            graph[key] = {"class_type": "LoadImage", "inputs": {"image": depth}}
     graph = adapted(graph, names, picture.size)
     return Run(shown, [image.convert("RGB") for image in client.run(graph, progress).images])
 
@@ -80,13 +102,14 @@ def adapted(graph: Graph, pictures: Mapping[str, str], size: tuple[int, int]) ->
 
     Room around a picture becomes smaller with it.
     """
-    ours = {"seed": SEED, "noise_seed": SEED, "width": size[0], "height": size[1], "sizing": "own size"}
+    ours = {"seed": SEED, "noise_seed": SEED, "width": size[0], "height": size[1]}
 
     def inputs(key: str, node: dict) -> dict:
         own = ours | ({"image": pictures[key]} if key in pictures else {})
+        if node["class_type"] == "Flux1KontextReference":
+            own |= {"sizing": "own size"}
         if node["class_type"] == "Flux1PadForOutpaint":
-            room = ("left", "top", "right", "bottom", "feather")
-            own |= {name: node["inputs"][name] * size[0] // MEGAPIXEL for name in room}
+            own |= {name: node["inputs"][name] * size[0] // MEGAPIXEL for name in ROOM}
         return {
             name: value if isinstance(value, list) else own.get(name, value) for name, value in node["inputs"].items()
         }
@@ -105,11 +128,30 @@ def side_by_side(pictures: list[Image.Image], height: int = THUMBNAIL, gap: int 
     return row
 
 
+def card(text: str) -> Image.Image:
+    """Words in the place of a picture."""
+    panel = Image.new("RGB", (THUMBNAIL, THUMBNAIL), (32, 36, 44))
+    centre, font = (THUMBNAIL // 2, THUMBNAIL // 2), ImageFont.load_default(26)
+    ImageDraw.Draw(panel).multiline_text(centre, text, (225, 228, 235), font, "mm", spacing=8, align="center")
+    return panel
+
+
 def main() -> None:
-    with painting() as painter:
-        for file in tqdm(sorted(WORKFLOWS.glob("*.json")), desc="thumbnails"):
-            done = run(painter.client, file.stem, landscape(), sunless_hole())
-            side_by_side(done.pictures).save(file.with_suffix(".jpg"), quality=90)
+    wanted = sys.argv[1:] or [file.stem for file in sorted(WORKFLOWS.glob("*.json"))]
+    with tempfile.TemporaryDirectory() as folder:
+        models = Path(folder)
+        for part in WEIGHTS.iterdir():
+            (models / part.name).symlink_to(part)
+        write_control_loras(WEIGHTS, models)
+        with painting(models) as painter:
+            for name in tqdm(wanted, desc="thumbnails"):
+                picture = half(landscape()) if name == "upscale_refine" else landscape()
+                pictures = (
+                    [picture, card(CARDS[name])]
+                    if name in CARDS
+                    else run(painter.client, name, picture, sunless_hole()).pictures
+                )
+                side_by_side(pictures).save(WORKFLOWS / f"{name}.jpg", quality=90)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from workflows.server import Server
 
 ROOT = Path(__file__).resolve().parent.parent
+TINY_LOADERS = ROOT / "tests" / "tiny_loaders"
 
 # Last on the path: `import flux_core` works, and `import nodes` stays ComfyUI's own.
 sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != ROOT] + [str(ROOT)]
@@ -22,11 +23,15 @@ sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != ROOT] + [
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A models folder with the tiny random family under the released files' names."""
+    """A models folder with the tiny random family and its companions under the released files' names."""
     from painter.family import write_random_family
+    from tests.companions import write_companions
 
     folder = tmp_path_factory.mktemp("models")
     write_random_family(folder)
+    write_companions(folder)
+    (folder / "custom_nodes").mkdir()
+    (folder / "custom_nodes" / TINY_LOADERS.name).symlink_to(TINY_LOADERS, target_is_directory=True)
     return folder
 
 
@@ -66,10 +71,11 @@ def pack(comfyui: Path) -> ModuleType:
 @pytest.fixture(scope="session")
 def running(checkout: Path, models: Path) -> "Iterator[Server]":
     """A ComfyUI server with the pack and the tiny models: its process, folders and log."""
-    from workflows.server import quiet_editor, serve
+    from workflows.server import NAME, quiet_editor, serve
 
     settings = quiet_editor() | {"Comfy.Locale": "en"}
-    with serve(models, comfyui=checkout, settings=settings, options=("--cpu", "--fp32-unet")) as server:
+    options = ("--cpu", "--fp32-unet", "--whitelist-custom-nodes", NAME, TINY_LOADERS.name)
+    with serve(models, comfyui=checkout, settings=settings, options=options) as server:
         yield server
 
 

@@ -11,7 +11,24 @@ from pathlib import Path
 import tomllib
 
 from .comfyui import OLDEST, find_comfyui, version_text
-from .parts import ABOVE, BELOW, BETWEEN, BOTTOM, FILES, load_picture, loaders, paint, read_me, text_encode
+from .parts import (
+    ABOVE,
+    BELOW,
+    BETWEEN,
+    BOTTOM,
+    DEPTH_FILES,
+    DEPTH_NETWORK,
+    FILES,
+    LORAS,
+    REDUX,
+    SIGLIP,
+    load_picture,
+    loaders,
+    paint,
+    read_me,
+    show_picture,
+    text_encode,
+)
 from .server import PACK, ask, serve
 from .sheet import Info, Sheet
 
@@ -145,31 +162,104 @@ def kontext_two_references(sheet: Sheet) -> None:
 
 
 def canny_control(sheet: Sheet) -> None:
-    model, clip, vae = loaders(sheet, "canny")
-    prompt = text_encode(
-        sheet, "canny",
-        "a landscape at sunset, orange sky, sun on the right, three mountain ridges, snowy peaks, a lake, lavender field",
-        model, clip, (1240, 350),
-    )  # fmt: skip
-    picture, _ = load_picture(sheet, "Picture")
-    edges = sheet.add("Flux1CannyEdges", "Edges", (1280, 560), image=picture)[0]
-    sheet.add("PreviewImage", "The edges", (1660, 640), (360, 260), images=edges)
-    sheet.group("4 Edges", (1260, 480), (2040, BOTTOM))
-    positive, latent = sheet.add(
-        "Flux1ControlConditioning", "Show edges", (2160, 300), conditioning=prompt,
-        vae=vae.over((750, BETWEEN), (2050, BETWEEN)), control_image=edges.over((2070, 574)),
-    )  # fmt: skip
-    vae = vae.over((750, BELOW))
-    paint(sheet, "canny", 2140, (2520, 280), model.over((2360, ABOVE)), positive, latent, vae, number=5)
+    along_a_map(sheet, "canny", EDGES_WORDS)
     read_me(
         sheet, "canny", "Paint along the edges of a picture",
         "FLUX.1 Canny takes the outlines from your picture and everything else from the prompt.",
-        "**Picture**: load your own, a photograph or a drawing. The result has its size; about one megapixel is best.",
-        "**Edges**: 50 and 200 are what the model was trained with. Too many lines in *The edges*? Raise both. Too "
-        "few? Lower both.",
-        "**Prompt**: describe the finished picture, its colours, materials and light; the outlines are known.",
-        "**Guidance**: 30 comes with the model. With less it follows prompt and edges less strictly and looks softer.",
-        "**Seed**: another seed gives another picture along the same lines.",
+        *CANNY_CHANGES, "**Seed**: another seed gives another picture along the same lines.",
+    )  # fmt: skip
+
+
+def canny_lora(sheet: Sheet) -> None:
+    along_a_map(sheet, "canny", EDGES_WORDS, lora=True)
+    read_me(
+        sheet, "dev", "Paint along the edges of a picture, with a LoRA",
+        "The Canny LoRA makes FLUX.1 dev follow outlines nearly as well as FLUX.1 Canny does: 1.2 GB instead of another "
+        "24 GB.",
+        *CANNY_CHANGES, LORA_STRENGTH, more=[LORAS["canny"]],
+    )  # fmt: skip
+
+
+def depth_control(sheet: Sheet) -> None:
+    along_a_map(sheet, "depth", DEPTH_WORDS)
+    read_me(
+        sheet, "depth", "Paint into the depth of a picture",
+        "FLUX.1 Depth takes from your picture how far everything is, and everything else from the prompt.",
+        *DEPTH_CHANGES, "**Seed**: another seed gives another picture of the same depth.", more=DEPTH_FILES,
+    )  # fmt: skip
+
+
+def depth_lora(sheet: Sheet) -> None:
+    along_a_map(sheet, "depth", DEPTH_WORDS, lora=True)
+    read_me(
+        sheet, "dev", "Paint into the depth of a picture, with a LoRA",
+        "The Depth LoRA makes FLUX.1 dev follow depth nearly as well as FLUX.1 Depth does: 1.2 GB instead of another "
+        "24 GB.",
+        *DEPTH_CHANGES, LORA_STRENGTH, more=[LORAS["depth"], *DEPTH_FILES],
+    )  # fmt: skip
+
+
+def redux_variation(sheet: Sheet) -> None:
+    after_a_picture(sheet, "", 1.0)
+    read_me(
+        sheet, "dev", "Vary a picture",
+        "Redux tells FLUX.1 dev what your picture shows and how it looks, as if in words, and dev paints another such "
+        "picture.",
+        "**Picture**: load your own. Redux sees all of it, squashed into a square of 384 pixels: no small print.",
+        "**Prompt**: empty. Words hardly count beside a whole picture; *redux_style_mix* makes room for them.",
+        "**Size**: of the new picture; it need not have the shape of yours.",
+        "**Strength**: below 1 the new picture strays further from yours.",
+        "**Another picture input** opens when this one is connected: several pictures are mixed.",
+        "**Seed**: another seed gives another variation.",
+        more=[REDUX, SIGLIP],
+    )  # fmt: skip
+
+
+def redux_style_mix(sheet: Sheet) -> None:
+    after_a_picture(
+        sheet, "a lighthouse on a rocky coast, waves breaking at its foot, a sailing boat far out, seagulls", 0.3
+    )
+    read_me(
+        sheet, "dev", "Paint what the words say, as a picture looks",
+        "Redux shows FLUX.1 dev your picture so faintly that its colours, light and manner come through, while the "
+        "prompt says what is painted.",
+        "**Picture**: load one whose look you like.",
+        "**Prompt**: what the new picture shows. Leave colours and style to the picture.",
+        "**Strength**: 0.3. With less the prompt has its own way, from about 0.5 on the picture's things come along too.",
+        "**strength_type**: *attn_bias* is the other way to fade the picture, gentler, at more memory.",
+        "**Seed**: mixes vary much from seed to seed, so try some.",
+        more=[REDUX, SIGLIP],
+    )  # fmt: skip
+
+
+def upscale_refine(sheet: Sheet) -> None:
+    model, clip, vae = loaders(sheet, "dev")
+    prompt = text_encode(
+        sheet, "dev",
+        "a landscape at day, blue sky, sun on the right, three mountain ridges, a lake, green meadow, sharp, fine detail",
+        model, clip, (800, 350),
+    )  # fmt: skip
+    picture, _ = load_picture(sheet, "Picture to enlarge")
+    (larger,) = sheet.add("ImageScaleBy", "Enlarge", (1280, 560), image=picture, upscale_method="lanczos", scale_by=2.0)
+    sheet.group("4 Enlarge", (1260, 480), (1600, BOTTOM))
+    vae = vae.over((750, BELOW), (1610, BELOW))
+    (latent,) = sheet.add(
+        "Flux1EncodeImage", "Encode", (1700, 560), (230, 0), image=larger, vae=vae.over((1650, BELOW))
+    )
+    paint(
+        sheet, "dev", 1680, (2020, 60), model.over((1640, ABOVE)), prompt, latent, vae, number=5, strength=0.3,
+        sampler="Flux1TiledSampler",
+    )  # fmt: skip
+    read_me(
+        sheet, "dev", "Enlarge a picture and refine it",
+        "The picture is enlarged, and FLUX.1 dev paints fine detail into it in overlapping tiles that leave no seam. So "
+        "it never sees more than about one megapixel at once, however large the picture is.",
+        "**Picture**: load your own.",
+        "**Enlarge**: by how much; twice at a time works best. A model for enlarging (*Upscale Image (using Model)*) can "
+        "stand in its place.",
+        "**Prompt**: what the whole picture shows, and *sharp, fine detail*.",
+        "**Strength**: how much is painted anew. 0.2 to 0.4 sharpens; more invents things, in every tile.",
+        "**tile_size**, **overlap**: in pixels. Where memory is short, take smaller tiles.",
     )  # fmt: skip
 
 
@@ -242,6 +332,63 @@ def picture_to_image(sheet: Sheet, strength: float, words: str) -> None:
     paint(sheet, "dev", 1260, (1640, 60), model.over((1570, ABOVE)), prompt, latent, vae, strength=strength)
 
 
+def along_a_map(sheet: Sheet, control: str, words: str, lora: bool = False) -> None:
+    """From the edges or the depth of a picture, with the control model, or with dev and the LoRA that makes it one."""
+    model, clip, vae = loaders(sheet, "dev", LORAS[control]) if lora else loaders(sheet, control)
+    prompt = text_encode(sheet, control, words, model, clip, (1240, 350))
+    picture, _ = load_picture(sheet, "Picture")
+    node, name, settings = MAPS[control]
+    seen = sheet.add(node, name, (1280, 560), image=picture, **settings)[0]
+    sheet.add("PreviewImage", f"The {name.lower()}", (1660, 640), (360, 260), images=seen)
+    sheet.group(f"4 {name}", (1260, 480), (2040, BOTTOM))
+    positive, latent = sheet.add(
+        "Flux1ControlConditioning", f"Show {name.lower()}", (2160, 300), conditioning=prompt,
+        vae=vae.over((750, BETWEEN), (2050, BETWEEN)), control_image=seen.over((2070, 574)),
+    )  # fmt: skip
+    vae = vae.over((750, BELOW))
+    paint(sheet, control, 2140, (2520, 280), model.over((2360, ABOVE)), positive, latent, vae, number=5)
+
+
+def after_a_picture(sheet: Sheet, words: str, strength: float) -> None:
+    """From a picture shown by Redux at this strength, and words, with dev."""
+    model, clip, vae = loaders(sheet, "dev")
+    prompt = text_encode(sheet, "dev", words, model, clip, (1200, 350))
+    positive = show_picture(sheet, prompt, (2140, 300), strength)
+    (latent,) = sheet.add("Flux1EmptyLatent", "Size", (1680, 700), preset="custom", width=1024, height=1024)
+    sheet.group("5 Size", (1660, 640), (2000, BOTTOM))
+    paint(
+        sheet, "dev", 2120, (2520, 280), model.over((2360, ABOVE)), positive, latent.over((2100, 714), (2440, 714)),
+        vae.over((750, BELOW)), number=6,
+    )  # fmt: skip
+
+
+EDGES_WORDS = (
+    "a landscape at sunset, orange sky, sun on the right, three mountain ridges, snowy peaks, a lake, lavender field"
+)
+DEPTH_WORDS = (
+    "a landscape at night, purple sky, moon on the right, three mountain ridges, snowy peaks, a lake, wheat field"
+)
+CANNY_CHANGES = (
+    "**Picture**: load your own, a photograph or a drawing. The result has its size; about one megapixel is best.",
+    "**Edges**: 50 and 200 are what the model was trained with. Too many lines in *The edges*? Raise both. Too "
+    "few? Lower both.",
+    "**Prompt**: describe the finished picture, its colours, materials and light; the outlines are known.",
+    "**Guidance**: 30 comes with the model. With less it follows prompt and edges less strictly and looks softer.",
+)
+DEPTH_CHANGES = (
+    "**Picture**: load your own, a photograph or a drawing. The result has its size; about one megapixel is best.",
+    f"**Depth**: {DEPTH_NETWORK} is what FLUX.1 Depth was trained with, *as trained* its own scale. Have you another "
+    "depth-anything? Its folder in models/depth_anything is in the list too; choose *min-max* for it if *The depth* is "
+    "nearly black or white.",
+    "**Prompt**: describe the finished picture, its colours, materials and light; its depth is known.",
+    "**Guidance**: 10 comes with the model. With less it follows the prompt less strictly and looks softer.",
+)
+LORA_STRENGTH = "**Strength** of the LoRA: 0.85, as Black Forest Labs use it. With less it follows the picture less."
+MAPS = {  # by the control model's name: the node that draws its map, the map's name, the node's settings
+    "canny": ("Flux1CannyEdges", "Edges", {}),
+    "depth": ("Flux1DepthMap", "Depth", {"model_name": DEPTH_NETWORK}),
+}
+
 DRAWN: tuple[Callable[[Sheet], None], ...] = (
     text_to_image_dev,
     text_to_image_schnell,
@@ -250,6 +397,12 @@ DRAWN: tuple[Callable[[Sheet], None], ...] = (
     image_to_image_style,
     kontext_two_references,
     canny_control,
+    canny_lora,
+    depth_control,
+    depth_lora,
+    redux_variation,
+    redux_style_mix,
+    upscale_refine,
     fill_inpaint,
     fill_outpaint,
 )

@@ -4,6 +4,9 @@ Models are at the left, what the user gives in two rows beside them, painting an
 in three lanes: above the rows, between them and below.
 """
 
+from collections.abc import Sequence
+
+from flux_core.lora import CONTROL_STRENGTH
 from flux_core.variants import VARIANTS
 
 from .sheet import File, Output, Point, Sheet
@@ -16,6 +19,7 @@ MODELS = {  # by name in flux_core's table of variants
     "schnell": File("flux1-schnell.safetensors", UNETS, "Comfy-Org/flux1-schnell", size="24 GB"),
     "fill": File("flux1-fill-dev.safetensors", UNETS, "Comfy-Org/flux1-dev", SPLIT, "24 GB"),
     "canny": File("flux1-canny-dev.safetensors", UNETS, "Comfy-Org/flux1-dev", SPLIT, "24 GB"),
+    "depth": File("flux1-depth-dev.safetensors", UNETS, "black-forest-labs/FLUX.1-Depth-dev", size="24 GB"),
     "kontext": File(
         "flux1-dev-kontext_fp8_scaled.safetensors", UNETS, "Comfy-Org/flux1-kontext-dev_ComfyUI", SPLIT, "12 GB"
     ),
@@ -23,7 +27,20 @@ MODELS = {  # by name in flux_core's table of variants
 T5 = File("t5xxl_fp16.safetensors", TEXTS, ENCODERS, size="10 GB")
 CLIP = File("clip_l.safetensors", TEXTS, ENCODERS)
 VAE = File("ae.safetensors", "vae", "Comfy-Org/Lumina_Image_2.0_Repackaged", "split_files/vae/")
-FILES = [*MODELS.values(), T5, CLIP, VAE]
+LORAS = {  # which make dev a control model, by that model's name
+    "canny": File(
+        "flux1-canny-dev-lora.safetensors", "loras", "black-forest-labs/FLUX.1-Canny-dev-lora", size="1.2 GB"
+    ),
+    "depth": File("flux1-depth-dev-lora.safetensors", "loras", "Comfy-Org/flux1-dev", "split_files/loras/", "1.2 GB"),
+}
+REDUX = File("flux1-redux-dev.safetensors", "style_models", "Comfy-Org/Flux1-Redux-Dev")
+SIGLIP = File("sigclip_vision_patch14_384.safetensors", "clip_vision", "Comfy-Org/sigclip_vision_384", size="0.9 GB")
+FILES = [*MODELS.values(), *LORAS.values(), REDUX, SIGLIP, T5, CLIP, VAE]
+DEPTH_NETWORK = "depth-anything-large-hf"
+DEPTH_FILES = [  # a folder, which the graph editor can't look into
+    File(name, f"depth_anything/{DEPTH_NETWORK}", f"LiheYoung/{DEPTH_NETWORK}", size=size)
+    for name, size in (("config.json", ""), ("preprocessor_config.json", ""), ("model.safetensors", "1.3 GB"))
+]
 SEED = 42
 
 # Heights on the sheet, in the graph editor's pixels: where groups begin and end, and the three lanes.
@@ -31,15 +48,21 @@ TOP, BOTTOM = -80, 920
 ABOVE, BETWEEN, BELOW = 14, 464, 934
 
 
-def loaders(sheet: Sheet, variant: str) -> tuple[Output, Output, Output]:
-    """MODEL, CLIP and VAE."""
+def loaders(sheet: Sheet, variant: str, lora: File | None = None) -> tuple[Output, Output, Output]:
+    """MODEL, with a control LoRA if one is named, CLIP and VAE."""
     title = f"Load {variant if variant in ('dev', 'schnell') else variant.title()} model"
-    (model,) = sheet.add("Flux1LoadModel", title, (0, 0), model_name=MODELS[variant].name)
+    left = 0 if lora is None else -370
+    model = sheet.add("Flux1LoadModel", title, (left, 0), model_name=MODELS[variant].name)[0]
+    if lora is not None:
+        strength = {"strength": "custom", "strength.value": CONTROL_STRENGTH}
+        model = sheet.add(
+            "Flux1LoadLora", "Make it a control model", (0, 0), model=model, lora_name=lora.name, **strength
+        )[0]
     (clip,) = sheet.add(
         "Flux1LoadTextEncoders", "Load text encoders", (370, 50), (310, 0), t5_name=T5.name, clip_name=CLIP.name
     )
     (vae,) = sheet.add("Flux1LoadVAE", "Load VAE", (0, 240), vae_name=VAE.name)
-    sheet.group("1 Load models", (-20, TOP), (700, 350))
+    sheet.group("1 Load models", (left - 20, TOP), (700, 350))
     return model, clip, vae.over((720, 254))
 
 
@@ -62,16 +85,30 @@ def load_picture(sheet: Sheet, title: str, file: str = "landscape.png") -> list[
     return outputs
 
 
+def show_picture(sheet: Sheet, prompt: Output, at: Point, strength: float) -> Output:
+    """The lower row: a picture and the models that read it; at its end, at `at`, the prompt that has seen it."""
+    picture, _ = load_picture(sheet, "Picture")
+    (redux,) = sheet.add("StyleModelLoader", "Load Redux", (1280, 560), style_model_name=REDUX.name)
+    (siglip,) = sheet.add("CLIPVisionLoader", "Load image encoder", (1280, 720), clip_name=SIGLIP.name)
+    sheet.group("4 Load Redux", (1260, 480), (1600, BOTTOM))
+    right = at[0] - 60
+    return sheet.add(
+        "Flux1ReduxConditioning", "Show the picture", at, conditioning=prompt,
+        style_model=redux.over((1650, 500), (right, 500)), clip_vision=siglip.over((1700, 580), (right, 580)),
+        strength=strength, **{"pictures.picture0": picture.over((1230, 650), (1630, 650), (1680, 540), (right, 540))},
+    )[0]  # fmt: skip
+
+
 def paint(
     sheet: Sheet, variant: str, left: int, at: Point, model: Output, positive: Output, latent: Output, vae: Output, *,
-    number: int = 4, bottom: int = BOTTOM, strength: float = 1.0,
+    number: int = 4, bottom: int = BOTTOM, strength: float = 1.0, sampler: str = "Flux1Sampler",
 ) -> None:  # fmt: skip
     """The last two groups: sampler at `at`, decoder, result. The first one begins at `left` and has this number.
 
-    `vae` is led to the lowest lane by the caller.
+    `vae` is led to the lowest lane by the caller. `variant` names the settings.
     """
     (painted,) = sheet.add(
-        "Flux1Sampler", "Paint", at, model=model, positive=positive, latent=latent, seed=SEED,
+        sampler, "Paint", at, model=model, positive=positive, latent=latent, seed=SEED,
         steps=VARIANTS[variant].steps, strength=strength,
     )  # fmt: skip
     x, y = at[0] + 430, at[1]
@@ -82,11 +119,13 @@ def paint(
     sheet.group(f"{number + 1} Result", (x + 320, TOP), (x + 920, bottom))
 
 
-def read_me(sheet: Sheet, variant: str, title: str, what: str, *changes: str, bottom: int = BOTTOM) -> None:
-    """The note below the loaders: what it does, what to change, what to download."""
+def read_me(
+    sheet: Sheet, variant: str, title: str, what: str, *changes: str, more: Sequence[File] = (), bottom: int = BOTTOM
+) -> None:
+    """The note below the loaders: what it does, what to change, what to download: the variant's model and `more`."""
     rows = [
         f"| {name(file)} | models/{file.folder} | [{file.repository}]({page(file)}) |"
-        for file in (MODELS[variant], T5, CLIP, VAE)
+        for file in (MODELS[variant], *more, T5, CLIP, VAE)
     ]
     lines = [
         f"# {title}", "", what, "", "## What to change", "", *(f"- {change}" for change in changes), "",

@@ -12,7 +12,8 @@ from typing import Any
 from .graph import Graph
 
 SLOT, WIDGET, MARGIN = 20, 24, 8  # heights in a node, in the graph editor's pixels
-WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+CHOICE = "COMFY_DYNAMICCOMBO_V3"  # a combo whose options bring inputs of their own
+WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", CHOICE}
 OPTIONAL = {"shape": 7}  # the graph editor draws a ring
 BLUE, BROWN = "#3f789e", {"color": "#432", "bgcolor": "#653"}
 
@@ -231,9 +232,14 @@ def ports_of(info: Info, given: Mapping[str, Any]) -> list[Port]:
 def ports_named(
     name: str, kind: Any, options: Mapping[str, Any] = {}, *, optional: bool, given: Mapping[str, Any]
 ) -> Iterator[Port]:
-    """One input, or where a node takes as many as are connected, all of them and a free one."""
+    """One input; with a choice, the chosen option's too; where a node takes as many as are connected, all of them and a
+    free one."""
     if kind != "COMFY_AUTOGROW_V3":
         yield Port(name, "COMBO" if isinstance(kind, list) else kind, optional, options)
+        if kind == CHOICE:
+            chosen = next(option["inputs"] for option in options["options"] if option["key"] == given[name])
+            for inner, described in chosen.get("required", {}).items():
+                yield from ports_named(f"{name}.{inner}", *described, optional=optional, given=given)
         return
     template = options["template"]
     ((inner, *_),) = template["input"]["required"].values()

@@ -6,7 +6,7 @@ from .loading import load_model, load_text_encoders, load_vae
 from .lora import add_lora, add_text_lora, load_lora
 from .redux import picture_tokens
 from .sampling import check_tileable, empty_fixed, euler_sampler, guider, noise_for, sample, tiled_euler, variant_of
-from .text import tokenize
+from .text import tokenize, without_t5
 from .ui import said
 from .values import CONTROL_CHANNELS, FILL_CHANNELS, NEEDS_CHANNELS, cut_to_true_size, true_size, with_values
 
@@ -36,4 +36,5 @@ __all__ = [
     "variant_of",
     "with_guidance",
     "with_values",
+    "without_t5",
 ]

@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from ...flux_core.errors import Flux1Error
 
 MAX_TOKENS = 4096
@@ -43,6 +46,33 @@ def tokenize(clip: Any, prompt: str, clip_prompt: str, length: int | None) -> tu
     report = f"{used} T5 tokens, only {length} fit: cut off from “{lost}”"
     logging.warning("FLUX.1 Text Encode: %s", report)  # inside a subgraph the editor shows no node's text
     return tokens, report
+
+
+class ClipAlone:
+    """FLUX.1's two text encoders when only CLIP is asked: zeros stand where T5's states would."""
+
+    def __init__(self, both: Any):
+        self.both = both
+
+    def set_clip_options(self, options: dict[str, Any]) -> None:
+        self.both.set_clip_options(options)
+
+    def reset_clip_options(self) -> None:
+        self.both.reset_clip_options()
+
+    def encode_token_weights(self, tokens: dict[str, list]) -> tuple[Tensor, Tensor]:
+        """States `(1, T5 tokens, width)`, all zero, and CLIP's pooled vector `(1, width)`."""
+        _, pooled = self.both.clip_l.encode_token_weights(tokens["l"])
+        width = self.both.t5xxl.transformer.shared.weight.shape[1]
+        return torch.zeros(1, len(tokens["t5xxl"][0]), width, device=pooled.device), pooled
+
+
+def without_t5(clip: Any, tokens: dict[str, list]) -> tuple[Any, str]:
+    """A clone of the CLIP that encodes without T5, and a line about what it sees of `tokens`."""
+    clone = clip.clone()
+    clone.cond_stage_model = ClipAlone(clip.cond_stage_model)
+    cut = ", which holds only the first 77 of its tokens" if len(tokens["l"]) > 1 else ""
+    return clone, f"CLIP alone{cut}; {len(tokens['t5xxl'][0])} zeros for T5"
 
 
 def _too_long(found: str) -> Flux1Error:

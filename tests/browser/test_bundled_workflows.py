@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
@@ -18,6 +19,7 @@ from workflows.client import Client
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 FILES = sorted(WORKFLOWS.glob("*.json"))
 NOTES = {"MarkdownNote", "Note"}
+FOLDERS = {"diffusion_models", "text_encoders", "vae", "loras", "style_models", "clip_vision"}
 SIZE = (64, 48)
 
 Box = tuple[float, float, float, float]
@@ -114,10 +116,11 @@ def all_nodes(saved: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def painted_size(graph: dict[str, Any]) -> tuple[int, int]:
-    """Of a picture of SIZE, with the room that the workflow adds around it."""
+    """Of a picture of SIZE, enlarged and with the room around it as the workflow has it."""
     rooms = [node["inputs"] for node in graph.values() if node["class_type"] == "Flux1PadForOutpaint"]
     width, height = (sum(room[a] + room[b] for room in rooms) for a, b in (("left", "right"), ("top", "bottom")))
-    return SIZE[0] + width, SIZE[1] + height
+    scale = math.prod(node["inputs"]["scale_by"] for node in graph.values() if node["class_type"] == "ImageScaleBy")
+    return round(SIZE[0] * scale) + width, round(SIZE[1] * scale) + height
 
 
 def seeds(graph: dict[str, Any]) -> dict[str, int]:
@@ -190,8 +193,8 @@ def test_names_what_it_takes_to_run_it(file: Path) -> None:
         assert {value for value in values if str(value).endswith(".safetensors")} == set(links)
         for model in links.values():
             assert model["url"].startswith("https://huggingface.co/") and model["url"].endswith("/" + model["name"])
-            assert model["directory"] in {"diffusion_models", "text_encoders", "vae"}
-        if node["type"] == "Flux1Sampler":
+            assert model["directory"] in FOLDERS
+        if node["type"] in ("Flux1Sampler", "Flux1TiledSampler"):
             assert "fixed" in values
     assert any(node["type"] in NOTES for node in nodes)
 
@@ -201,8 +204,9 @@ def test_runs_at_the_press_of_the_button(opened: Opened) -> None:
     page.evaluate(
         """([width, height]) => {
           const quick = {steps: 2, sizing: 'own size', width, height};
+          const takes = ({options: {values}}, value) => !values || values.includes(value);
           for (const node of app.rootGraph.nodes) for (const widget of node.widgets ?? [])
-            if (widget.name in quick) widget.value = quick[widget.name];
+            if (widget.name in quick && takes(widget, quick[widget.name])) widget.value = quick[widget.name];
           app.api.addEventListener('execution_success', () => { window.ended = 'well'; });
           app.api.addEventListener('execution_error', event => { window.ended = event.detail.exception_message; });
         }""",

@@ -72,9 +72,14 @@ def diffusers(pairs: Pairs, params: FluxParams, prefix: str = "transformer.", wi
 
 
 def onetrainer(pairs: Pairs, params: FluxParams) -> dict[str, Tensor]:
+    return underscored(diffusers(pairs, params, prefix=""), "lora_transformer_")
+
+
+def underscored(lora: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """PEFT's keys as trainers write them that come from kohya's."""
     return {
-        "lora_transformer_" + source.replace(".", "_") + end: tensor
-        for name, tensor in diffusers(pairs, params, prefix="").items()
+        prefix + source.replace(".", "_") + end: tensor
+        for name, tensor in lora.items()
         for source, _, part in [name.rpartition(".lora_")]
         for end in [{"A.weight": ".lora_down.weight", "B.weight": ".lora_up.weight"}[part]]
     }

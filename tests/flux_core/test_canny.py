@@ -1,9 +1,13 @@
 """Edges pixel for pixel as OpenCV finds them."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
+import skimage
 import torch
+from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from flux_core.canny import HIGH, LOW, canny_edges
@@ -20,6 +24,24 @@ PICTURES = {
     "one row": RNG.integers(0, 256, (1, 40, 3), np.uint8),
 }
 
+PHOTOGRAPHS = (
+    "astronaut.png", "brick.png", "camera.png", "chelsea.png", "clock_motion.png", "coffee.png", "coins.png",
+    "grass.png", "gravel.png", "hubble_deep_field.jpg", "ihc.png", "microaneurysms.png", "moon.png",
+    "motorcycle_left.png", "motorcycle_right.png", "page.png", "rocket.jpg", "text.png", "logo.png", "horse.png",
+)  # fmt: skip
+CROP = 201, 259
+NOISE = {
+    f"{width} x {height}": RNG.integers(0, 256, (height, width, 3), np.uint8)
+    for width, height in ((3, 3), (17, 33), (57, 71), (128, 128), (201, 99))
+}
+
+
+def photograph(name: str) -> np.ndarray:
+    """One of scikit-image's, its middle."""
+    pixels = np.array(Image.open(Path(skimage.__file__).parent / "data" / name).convert("RGB"))
+    top, left = (max(side - wanted, 0) // 2 for side, wanted in zip(pixels.shape, CROP, strict=False))
+    return pixels[top : top + CROP[0], left : left + CROP[1]]
+
 
 def as_image(pixels: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(pixels)[None].float() / 255
@@ -31,6 +53,23 @@ def test_every_pixel_is_opencvs(name: str, thresholds: tuple[int, int]):
     theirs = cv2.Canny(PICTURES[name], *thresholds)
     ours = canny_edges(as_image(PICTURES[name]), *thresholds)[0].numpy() * 255
     assert np.array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", PHOTOGRAPHS)
+def test_every_pixel_of_a_photograph_is_opencvs(name: str):
+    pixels = photograph(name)
+    theirs = cv2.Canny(pixels, LOW, HIGH)
+    assert np.array_equal(canny_edges(as_image(pixels))[0].numpy() * 255, theirs)
+    assert theirs.any()
+
+
+@pytest.mark.parametrize("size", NOISE)
+def test_every_pixel_of_a_batch_of_noise_is_opencvs(size: str):
+    """Three, each of another contrast."""
+    batch = [(NOISE[size].astype(int) * part // 4).astype(np.uint8) for part in (1, 2, 4)]
+    ours = canny_edges(torch.cat([as_image(pixels) for pixels in batch])).numpy() * 255
+    for mine, pixels in zip(ours, batch, strict=True):
+        assert np.array_equal(mine, cv2.Canny(pixels, LOW, HIGH))
 
 
 def test_a_batch_is_its_pictures_one_by_one():

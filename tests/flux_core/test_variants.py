@@ -2,11 +2,30 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 
 from flux_core.checkpoint import header_of, identify
 from flux_core.model import Transformer
 from flux_core.variants import DEV, VARIANTS, FluxParams, variants_like
+
+# What black-forest-labs/flux (July 2025) runs each model with: the defaults of cli.py, cli_fill.py, cli_control.py and
+# cli_kontext.py, T5's lengths in util.py. Steps, guidance (schnell's file has no guidance_in), T5 tokens, shifted.
+AUTHORS = {
+    "schnell": (4, None, 256, False),
+    "dev": (50, 3.5, 512, True),
+    "fill": (50, 30.0, 128, True),
+    "canny": (50, 30.0, 512, True),
+    "depth": (50, 10.0, 512, True),
+    "kontext": (30, 2.5, 512, True),
+}
+
+
+@pytest.mark.parametrize("name", AUTHORS)
+def test_settings_are_those_of_the_model_s_authors(name: str):
+    variant = VARIANTS[name]
+    guidance = variant.guidance if variant.params.guidance_embed else None
+    assert (variant.steps, guidance, variant.text_tokens, variant.shifted) == AUTHORS[name]
 
 
 def test_sizes_are_read_back_from_shapes():

@@ -101,6 +101,46 @@ def test_the_tokenizer_given_is_not_changed(pack, clip):
     assert len(clip.tokenize("a lake")["t5xxl"][0]) == 256
 
 
+@pytest.mark.parametrize("loader", ["stock", "ours"])
+def test_clip_only_paints_what_zeroed_t5_states_paint(pack, clip, loader):
+    """ComfyUI's text node with its T5 states zeroed, ComfyUI's sampler."""
+    from comfy_extras.nodes_flux import CLIPTextEncodeFlux
+
+    from nodes import KSampler, UNETLoader
+
+    flux = (
+        UNETLoader().load_unet("flux1-dev.safetensors", "default")[0]
+        if loader == "stock"
+        else model("flux1-dev.safetensors")
+    )
+
+    def painted_from(conditioning: list) -> torch.Tensor:
+        latent = {"samples": torch.zeros(1, 16, 8, 8)}
+        return KSampler().sample(flux, 5, 2, 1.0, "euler", "simple", conditioning, conditioning, latent)[0]["samples"]
+
+    (theirs, values), *_ = CLIPTextEncodeFlux.execute(clip, "a lake", "a lake", 3.5)[0]
+    states, ours, _ = encoded(clip, "a lake", t5_length="256", clip_only=True)
+    assert torch.equal(states, torch.zeros_like(theirs))
+    mine, zeroed, whole = map(painted_from, ([[states, ours]], [[states, values]], [[theirs, values]]))
+    assert torch.equal(mine, zeroed)
+    assert (mine - whole).abs().max() > 0.01
+
+
+def test_clip_only_leaves_t5_alone_and_says_what_clip_does_not_see(pack, clip):
+    asked = []
+    hook = clip.cond_stage_model.t5xxl.transformer.register_forward_pre_hook(lambda *_: asked.append(1))
+    try:
+        states, _, report = encoded(clip, "a lake", model=model("flux1-dev.safetensors"), clip_only=True)
+        assert states.shape[1] == 512 and "CLIP alone" in report and "77" not in report
+        _, _, report = encoded(clip, "a lake below snowy mountains " * 30, clip_only=True)
+        assert "only the first 77" in report
+        assert not asked
+        encoded(clip, "a lake")
+        assert asked
+    finally:
+        hook.remove()
+
+
 def test_a_prompt_of_100000_characters_is_refused(pack, clip):
     from flux1.flux_core.errors import Flux1Error
 

@@ -1,7 +1,6 @@
 """Depth maps against transformers' own pipeline, on tiny random networks of both generations."""
 
 import gc
-import json
 import shutil
 import sys
 import weakref
@@ -13,45 +12,20 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from tests.companions import write_depth_network
 from tests.nodes.graphs import GraphBuilder
 from workflows.client import Client, RunError
 
 # As on the public pages: which layers of the backbone are read tells the generations apart.
 OUT_INDICES = {"depth-anything-small-hf": [3, 4, 5, 6], "Depth-Anything-V2-Small-hf": [1, 2, 4, 6]}
 V1, V2 = OUT_INDICES
-PREPROCESSOR = {
-    "image_processor_type": "DPTImageProcessor", "do_resize": True, "do_rescale": True, "do_normalize": True,
-    "do_pad": False, "ensure_multiple_of": 14, "keep_aspect_ratio": True, "resample": 3, "rescale_factor": 1 / 255,
-    "size": {"height": 518, "width": 518}, "size_divisor": None, "image_mean": [0.485, 0.456, 0.406],
-    "image_std": [0.229, 0.224, 0.225],
-}  # fmt: skip
-
-
-def write_network(folder: Path, out_indices: list[int]) -> None:
-    """A small network with random weights whose depths are some ten to some hundred."""
-    from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
-
-    backbone = Dinov2Config(
-        hidden_size=24, num_hidden_layers=6, num_attention_heads=2, image_size=518, patch_size=14,
-        out_indices=out_indices, apply_layernorm=True, reshape_hidden_states=False,
-    )  # fmt: skip
-    config = DepthAnythingConfig(
-        backbone_config=backbone, reassemble_hidden_size=24, neck_hidden_sizes=[8, 8, 8, 8], fusion_hidden_size=8,
-        head_hidden_size=8,
-    )  # fmt: skip
-    torch.manual_seed(len(out_indices) + sum(out_indices))
-    network = DepthAnythingForDepthEstimation(config)
-    for parameter in network.parameters():
-        parameter.data = torch.randn(parameter.shape) * (parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.1)
-    network.head.conv3.weight.data.abs_().mul_(100)
-    network.save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR))
 
 
 @pytest.fixture(scope="module")
 def networks(models: Path) -> Path:
     for name, out_indices in OUT_INDICES.items():
-        write_network(models / "depth_anything" / name, out_indices)
+        torch.manual_seed(sum(out_indices))
+        write_depth_network(models / "depth_anything" / name, out_indices)
     return models / "depth_anything"
 
 

@@ -18,7 +18,7 @@ from workflows.server import Server
 
 DEV, FP8 = "flux1-dev.safetensors", "flux1-dev-kontext_fp8_scaled.safetensors"
 TOLERANCE = 1e-5
-CONTROL = "flux1-canny-dev-lora.safetensors"
+CONTROL = "canny in BFL.safetensors"
 
 DIALECTS: dict[str, Callable[[samples.Pairs], dict[str, torch.Tensor]]] = {
     "BFL": samples.bfl,
@@ -28,8 +28,13 @@ DIALECTS: dict[str, Callable[[samples.Pairs], dict[str, torch.Tensor]]] = {
     "PEFT on diffusers": lambda pairs: samples.diffusers(pairs, PARAMS, "base_model.model.", ".default"),
     "OneTrainer": lambda pairs: samples.onetrainer(pairs, PARAMS),
     "kohya": samples.kohya,
+    "kohya on diffusers": lambda pairs: samples.underscored(samples.diffusers(pairs, PARAMS, ""), "lora_unet_"),
+    "LyCORIS": lambda pairs: samples.underscored(samples.diffusers(pairs, PARAMS, ""), "lycoris_"),
     "XLabs": lambda pairs: samples.xlabs(pairs, PARAMS),
 }
+SAID = {  # whose naming the report says it is, where that is not the dialect's own name
+    "BFL in ComfyUI": "BFL", "ai-toolkit": "diffusers", "PEFT on diffusers": "PEFT", "kohya on diffusers": "kohya",
+}  # fmt: skip
 
 
 def merged(weights: dict[str, torch.Tensor], pairs: samples.Pairs, strength: float = 1.0) -> dict[str, torch.Tensor]:
@@ -237,6 +242,13 @@ def test_strength_zero_and_a_lora_that_is_gone_leave_no_bit(file, running: Serve
 def test_on_scaled_fp8_it_is_the_merged_weights_but_for_fp8_s_rounding(running: Server, server: Client, known):
     ours, merged = painted(running, server, FP8, lora("style.safetensors")), known("merged fp8.safetensors")
     assert (ours - merged).norm() < 0.1 * (known(FP8) - merged).norm()
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_the_report_counts_every_key_of_the_file(dialect, server: Client, models, files):
+    keys = len(load_file(models / "loras" / f"{dialect}.safetensors"))
+    said = report(server, lora(f"{dialect}.safetensors"))
+    assert said == f"LoRA at strength 1; {keys} of {keys} keys loaded ({SAID.get(dialect, dialect)} {keys})"
 
 
 def test_the_report_counts(server: Client, files):

@@ -1,7 +1,5 @@
-"""Redux against ComfyUI's StyleModelApply, through a server whose only extra are loaders of tiny vision models."""
+"""Redux against ComfyUI's StyleModelApply, through a server whose loaders take tiny models (`tests/tiny_loaders`)."""
 
-import textwrap
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -9,94 +7,60 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.companions import write_redux, write_siglip
 from tests.nodes.graphs import GraphBuilder, difference, encoders, ksampler, latent_of, model, prompt
 from workflows.client import Client, RunError
 from workflows.graph import Link
-from workflows.server import Server, quiet_editor, serve
+from workflows.server import Server
 
 TOLERANCE = 1e-5
 FILL, CANNY = "flux1-fill-dev.safetensors", "flux1-canny-dev.safetensors"
 KONTEXT = "flux1-dev-kontext_fp8_scaled.safetensors"
 
-# ComfyUI's loaders know SigLIP at 27 layers of 1152 channels and Redux at 4096 channels alone. These nodes make tiny
-# ones of the same classes: 729 tokens for each picture as ever.
-LOADERS = """
-    import torch
-    from comfy.clip_vision import ClipVisionModel
-    from comfy.ldm.flux.redux import ReduxImageEncoder
-    from comfy.sd import StyleModel
-
-    SIGLIP = {"num_channels": 3, "hidden_act": "gelu_pytorch_tanh", "hidden_size": 32, "image_size": 384,
-              "intermediate_size": 64, "model_type": "siglip_vision_model", "num_attention_heads": 2,
-              "num_hidden_layers": 2, "patch_size": 14, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
-
-    def random(module):
-        torch.manual_seed(1)
-        for parameter in module.parameters():
-            parameter.data = torch.randn(parameter.shape) * (parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.1)
-        return module.eval().requires_grad_(False)
-
-    class TinyVision:
-        RETURN_TYPES, FUNCTION, CATEGORY = ("CLIP_VISION",), "load", "test"
-        INPUT_TYPES = classmethod(lambda cls: {"required": {"width": ("INT", {"default": 32})}})
-
-        def load(self, width):
-            vision = ClipVisionModel({**SIGLIP, "hidden_size": width})
-            random(vision.model)
-            return (vision,)
-
-    class TinyRedux:
-        RETURN_TYPES, FUNCTION, CATEGORY = ("STYLE_MODEL",), "load", "test"
-        INPUT_TYPES = classmethod(lambda cls: {"required": {"width": ("INT", {"default": 64})}})
-
-        def load(self, width):
-            return (StyleModel(random(ReduxImageEncoder(redux_dim=32, txt_in_features=width))),)
-
-    NODE_CLASS_MAPPINGS = {"TinyVision": TinyVision, "TinyRedux": TinyRedux}
-"""
+SIGLIP, REDUX = "sigclip_vision_patch14_384.safetensors", "flux1-redux-dev.safetensors"
 
 
 @pytest.fixture(scope="module")
-def running(checkout: Path, models: Path) -> Iterator[Server]:
-    folder = models / "custom_nodes" / "tiny_vision"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "__init__.py").write_text(textwrap.dedent(LOADERS))
-    options = ("--cpu", "--fp32-unet", "--whitelist-custom-nodes", "flux1", "tiny_vision")
-    with serve(models, comfyui=checkout, settings=quiet_editor(), options=options) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def server(running: Server) -> Client:
-    client = Client(running.address)
+def server(server: Client, models: Path) -> Client:
+    """The server, with two pictures, and with models that don't fit the others."""
+    write_siglip(models / "clip_vision" / "wide.safetensors", width=48)
+    write_redux(models / "style_models" / "wide.safetensors", text_width=128)
     for seed, (name, size) in enumerate({"wide.png": (96, 64), "tall.png": (48, 80)}.items()):
         torch.manual_seed(seed)
         pixels = (torch.rand(size[1] // 8, size[0] // 8, 3) * 255).byte().numpy()
-        client.upload(Image.fromarray(pixels).resize(size), name)
-    return client
+        server.upload(Image.fromarray(pixels).resize(size), name)
+    return server
+
+
+def vision(add: GraphBuilder, file: str = SIGLIP) -> Link:
+    return add("CLIPVisionLoader", clip_name=file)[0]
+
+
+def style_model(add: GraphBuilder, file: str = REDUX) -> Link:
+    return add("StyleModelLoader", style_model_name=file)[0]
 
 
 def models_of(add: GraphBuilder) -> tuple[Link, Link]:
-    return add("TinyVision", width=32)[0], add("TinyRedux", width=64)[0]
+    return vision(add), style_model(add)
 
 
 def stock(add: GraphBuilder, text: Link, pictures: list[str], strengths: list[float], kind: str, crop: str) -> Link:
-    vision, style = models_of(add)
+    siglip, redux = models_of(add)
     for picture, strength in zip(pictures, strengths, strict=True):
         image = add("LoadImage", image=picture)[0]
-        seen = add("CLIPVisionEncode", clip_vision=vision, image=image, crop=crop)[0]
+        seen = add("CLIPVisionEncode", clip_vision=siglip, image=image, crop=crop)[0]
         text = add(
-            "StyleModelApply", conditioning=text, style_model=style, clip_vision_output=seen, strength=strength,
+            "StyleModelApply", conditioning=text, style_model=redux, clip_vision_output=seen, strength=strength,
             strength_type=kind,
         )[0]  # fmt: skip
     return text
 
 
 def ours(add: GraphBuilder, text: Link, pictures: list[str], strength=1.0, kind="multiply", **settings) -> Link:
-    vision, style = models_of(add)
+    siglip, redux = models_of(add)
     images = {f"pictures.picture{i}": add("LoadImage", image=name)[0] for i, name in enumerate(pictures)}
-    inputs = {"clip_vision": vision, "strength": strength, "strength_type": kind, **images, **settings}
-    return add("Flux1ReduxConditioning", conditioning=text, style_model=style, **inputs)[0]
+    inputs = {"clip_vision": siglip, "strength": strength, "strength_type": kind, **images, **settings}
+    return add("Flux1ReduxConditioning", conditioning=text, style_model=redux, **inputs)[0]
 
 
 def painted(add: GraphBuilder, positive: Link, loader="UNETLoader", file="flux1-dev.safetensors", **settings) -> Link:
@@ -174,11 +138,11 @@ def test_pictures_and_strengths_change_what_is_painted(running, server):
 
 def test_encoded_pictures_are_as_good_as_pictures(running, server):
     def encoded(add: GraphBuilder) -> Link:
-        vision, style = models_of(add)
+        siglip, redux = models_of(add)
         images = [add("LoadImage", image=name)[0] for name in ("wide.png", "tall.png")]
-        seen = add("CLIPVisionEncode", clip_vision=vision, image=images[0], crop="none")[0]
+        seen = add("CLIPVisionEncode", clip_vision=siglip, image=images[0], crop="none")[0]
         return add(
-            "Flux1ReduxConditioning", conditioning=text_of(add), style_model=style, clip_vision=vision, strength=1.0,
+            "Flux1ReduxConditioning", conditioning=text_of(add), style_model=redux, clip_vision=siglip, strength=1.0,
             strength_type="multiply", **{"pictures.picture0": seen, "pictures.picture1": images[1]},
         )[0]  # fmt: skip
 
@@ -237,10 +201,13 @@ def test_a_picture_that_nobody_attends_to_changes_nothing(name, running, server)
 
 REFUSED = {  # inputs of the node that are wrong, and words in the text
     "an image encoder that is not SigLIP": (
-        lambda add: {"clip_vision": add("TinyVision", width=48)[0]},
+        lambda add: {"clip_vision": vision(add, "wide.safetensors")},
         ["SigLIP", "48"],
     ),
-    "a style model of another width": (lambda add: {"style_model": add("TinyRedux", width=128)[0]}, ["128", "64"]),
+    "a style model of another width": (
+        lambda add: {"style_model": style_model(add, "wide.safetensors")},
+        ["128", "64"],
+    ),
     "no image encoder": (lambda add: {"clip_vision": None}, ["clip_vision", "CLIPVisionLoader"]),
     "more weights than pictures": (lambda add: {"weights": "1, 0.5, 0.2"}, ["at most 2", "3"]),
     "weights that are no numbers": (lambda add: {"weights": "1; 0.5"}, ["weights", "1; 0.5"]),
