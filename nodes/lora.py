@@ -54,11 +54,11 @@ class Flux1LoadLora(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def validate_inputs(cls, lora_name: str, strength: dict[str, Any] | None = None) -> bool | str:
-        return verdict(checked_lora, lora_name, (strength or {}).get("strength"))
+    def validate_inputs(cls, lora_name: str | None = None, strength: dict[str, Any] | None = None) -> bool | str:
+        return verdict(checked_lora, lora_name, (strength or {}).get("strength", ""))
 
     @classmethod
-    def fingerprint_inputs(cls, lora_name: str, **settings: Any) -> tuple:
+    def fingerprint_inputs(cls, lora_name: str | None = None, **settings: Any) -> tuple:
         return stamp("loras", lora_name)
 
     @classmethod

@@ -235,6 +235,7 @@ def ports_named(
     """One input; with a choice, the chosen option's too; where a node takes as many as are connected, all of them and a
     free one."""
     if kind != "COMFY_AUTOGROW_V3":
+        kind = options.get("widgetType", kind)  # of several types, the one with the widget
         yield Port(name, "COMBO" if isinstance(kind, list) else kind, optional, options)
         if kind == CHOICE:
             chosen = next(option["inputs"] for option in options["options"] if option["key"] == given[name])

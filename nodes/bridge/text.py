@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 import torch
+from comfy.text_encoders.flux import FluxTokenizer
 from torch import Tensor
 
 from ...flux_core.errors import Flux1Error
@@ -25,10 +26,11 @@ def tokenize(clip: Any, prompt: str, clip_prompt: str, length: int | None) -> tu
 
     T5's are padded or cut to `length`; None leaves them as ComfyUI makes them: padded to at least 256, never cut.
 
-    Raises Flux1Error when the text has more than MAX_TOKENS tokens.
+    Raises Flux1Error when the text has more than MAX_TOKENS tokens, or the encoders are another model's.
     """
-    if len(prompt) > MAX_TOKENS * CHARACTERS_PER_TOKEN:
-        raise _too_long(f"{len(prompt)} characters")
+    check_encoders(clip)
+    if (longest := max(len(prompt), len(clip_prompt))) > MAX_TOKENS * CHARACTERS_PER_TOKEN:
+        raise _too_long(f"{longest} characters")
     clip = clip.clone()
     t5 = clip.tokenizer.t5xxl
     used = len(t5.tokenize_with_weights(prompt, tokenizer_options={"t5xxl_min_length": 0})[0])
@@ -73,6 +75,22 @@ def without_t5(clip: Any, tokens: dict[str, list]) -> tuple[Any, str]:
     clone.cond_stage_model = ClipAlone(clip.cond_stage_model)
     cut = ", which holds only the first 77 of its tokens" if len(tokens["l"]) > 1 else ""
     return clone, f"CLIP alone{cut}; {len(tokens['t5xxl'][0])} zeros for T5"
+
+
+def check_encoders(clip: Any) -> None:
+    """Raises Flux1Error for text encoders other than FLUX.1's pair, with what theirs would give."""
+    if clip is not None and isinstance(clip.tokenizer, FluxTokenizer):
+        return
+    found = "none: the file has no text encoder"
+    if clip is not None:
+        width = clip.encode_from_tokens(clip.tokenize("")).shape[-1]
+        found = f"{type(clip.tokenizer).__name__.removesuffix('Tokenizer')}, whose states are {width} wide"
+    raise Flux1Error(
+        "These are not FLUX.1's text encoders",
+        expected="T5-XXL, whose states are 4096 wide, with CLIP-L",
+        found=found,
+        fix="load t5xxl and clip_l with Flux1LoadTextEncoders",
+    )
 
 
 def _too_long(found: str) -> Flux1Error:
