@@ -61,9 +61,16 @@ def measure(file: Path, quick: bool, bar: tqdm) -> dict[str, Any]:
     def tick() -> None:
         bar.update()
 
-    peers = {"comfy-default": steps.comfy_default(file), "comfy-bf16": steps.comfy_bf16(file)}
-    exact = steps.comfy_bf16(file, compute=torch.float32)
-    mine, unpacked = steps.ours(file, pack=None), steps.ours(file, pack=False)
+    bar.set_description("memory")
+    memories = {}
+    for runner in memory.RUNNERS:
+        memories[runner] = memory.measured(runner, file)
+        tick()
+
+    models = {"comfy-default": steps.comfy_default(file), "comfy-bf16": steps.comfy_bf16(file)}
+    peers = {name: steps.ComfyStep(model) for name, model in models.items()}
+    exact = steps.ComfyStep(steps.comfy_bf16(file, compute=torch.float32))
+    mine, unpacked = steps.OurStep(steps.ours(file)), steps.OurStep(steps.ours(file, pack=False))
     if not torch.cuda.is_available():
         shared = dict(weights.seeded(weights.shallow()))
         peers["diffusers"] = steps.DiffusersStep(shared, 1, 2)
@@ -89,15 +96,12 @@ def measure(file: Path, quick: bool, bar: tqdm) -> dict[str, Any]:
     if not quick:
         compare("step.1024", steps.given(1024), everyone, 5)
     compare("kontext.512", steps.given(512, reference=True), strong[:1] if quick else everyone, 2 if quick else 5)
-    lines += run_lines(file, quick, bar, tick)
+    bar.set_description("run")
+    lines += run_lines({"ours": mine.patcher} | models, exact.patcher, quick, tick)
+    lines.append(tiny_line(file.parent, quick, tick))
 
     bar.set_description("growth")
     grown = growth.measured(mine, (256, 512) if quick else (256, 512, 1024, 1536), tick)
-    bar.set_description("memory")
-    memories = {}
-    for runner in memory.RUNNERS:
-        memories[runner] = memory.measured(runner, file)
-        tick()
     saved = modulation.counted()
     for dtype in (torch.float32, torch.bfloat16):
         saved[f"same_bits_{str(dtype)[6:]}"] = modulation.same_bits(
@@ -112,51 +116,39 @@ def measure(file: Path, quick: bool, bar: tqdm) -> dict[str, Any]:
     }
 
 
-def run_lines(file: Path, quick: bool, bar: tqdm, tick: Callable[[], None]) -> list[Line]:
-    """Four steps by KSampler: at real width, and at tiny size from the file on."""
-    import comfy.sd
-    import torch
-    from flux1.nodes import bridge
-
-    from painter.family import VARIANTS, new_transformer, save_transformer
-
-    bar.set_description("run")
-    load = memory.loaders()
-    models = {
-        "ours": load["ours"](file),
-        "comfy-default": load["comfy-default"](file),
-        "comfy-bf16": load["comfy-bf16"](file),
-    }
-    exact = load["comfy-bf16"](file)
-    exact.set_model_compute_dtype(torch.float32)
-    names = list(models)[1:]
+def run_lines(models: dict[str, Any], exact: Any, quick: bool, tick: Callable[[], None]) -> list[Line]:
+    """Four steps by KSampler at real width, ours first."""
     side, count = (256, 1) if quick else (512, 4)
     results = rounds(
         [runs.runner(model, lambda n: steps.given(side, seed=n)) for model in models.values()], count, tick
     )
     _, true = runs.ksampler(exact, steps.given(side, seed=1), seed=1)
     errors = [error(painted, true) for _, painted in results[0]]
-    lines = [
+    return [
         line(f"run.{peer}", [(each[0][0], each[place][0]) for each in results], errors[0], errors[place])
-        for place, peer in enumerate(names, start=1)
+        for place, peer in enumerate(list(models)[1:], start=1)
     ]
 
-    tiny = file.with_name("tiny.safetensors")
+
+def tiny_line(folder: Path, quick: bool, tick: Callable[[], None]) -> Line:
+    """Four steps by KSampler at tiny size, from the file on."""
+    import torch
+
+    from painter.family import VARIANTS, new_transformer, save_transformer
+
+    file, width = folder / "tiny.safetensors", VARIANTS["dev"].context_in_dim
     torch.manual_seed(0)
-    save_transformer(tiny, new_transformer("dev"))
-    width = VARIANTS["dev"].context_in_dim
+    save_transformer(file, new_transformer("dev"))
 
     def small(n: int) -> steps.Given:
         whole = steps.given(256, seed=n)
         return steps.Given(whole.latent, whole.states[..., :width], whole.pooled[..., :width], whole.guidance)
 
-    loaders = [lambda: bridge.load_model(str(tiny)), lambda: comfy.sd.load_diffusion_model(str(tiny))]
-    results = rounds([runs.loading_runner(load, small) for load in loaders], 5 if quick else 15, tick)
-    exact = comfy.sd.load_diffusion_model(str(tiny), model_options={"dtype": torch.float32})
-    _, true = runs.ksampler(exact, small(1), seed=1)
+    loads = [lambda: steps.ours(file), lambda: steps.comfy_default(file)]
+    results = rounds([runs.loading_runner(load, small) for load in loads], 5 if quick else 15, tick)
+    _, true = runs.ksampler(steps.comfy_bf16(file, compute=torch.float32), small(1), seed=1)
     errors = [error(painted, true) for _, painted in results[0]]
-    lines.append(line("run.tiny.comfy-default", [(a[0], b[0]) for a, b in results], *errors))
-    return lines
+    return line("run.tiny.comfy-default", [(each[0][0], each[1][0]) for each in results], *errors)
 
 
 def table(report: dict[str, Any]) -> str:

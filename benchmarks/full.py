@@ -8,7 +8,7 @@ from typing import Any
 
 from flux_core.variants import DEV
 
-from .steps import given, now, ours
+from .steps import OurStep, given, now, ours
 from .weights import write
 
 NEEDED = 26 << 30
@@ -29,7 +29,7 @@ def measured(folder: Path) -> dict[str, Any]:
     try:
         memory.forget()
         start = now()
-        step = ours(path, pack=None)
+        step = OurStep(ours(path))
         seconds, what = {"load": now() - start}, given(512)
         for name in ("first", "second"):
             start = now()

@@ -9,6 +9,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,34 +55,28 @@ def main(runner: str, file: Path) -> dict[str, float]:
     return {"load": loaded - own, "load_seconds": seconds, "run": peak() - own}
 
 
-def loaders() -> dict[str, Any]:
-    import comfy.patcher_extension
-    import comfy.sd
-    import torch
-    from comfy.ldm.modules.attention import attention_pytorch
-    from flux1.nodes import bridge
-
-    def without_table(file: Path) -> Any:
-        model = bridge.load_model(str(file), pack=False)
-        kind = comfy.patcher_extension.WrappersMP.SAMPLER_SAMPLE
-        model.remove_wrappers_with_key(kind, "flux1_constants")
-        return model
-
-    def bf16(file: Path) -> Any:
-        model = comfy.sd.load_diffusion_model(str(file), model_options={"dtype": torch.bfloat16})
-        model.set_model_compute_dtype(torch.bfloat16)
-        model.model_options["transformer_options"]["optimized_attention_override"] = lambda original, *args, **kwargs: (
-            attention_pytorch(*args, **kwargs)
-        )
-        return model
+def loaders() -> dict[str, Callable[[Path], Any]]:
+    """MODELs by runner."""
+    from . import steps
 
     return {
-        "ours": lambda file: bridge.load_model(str(file)),
-        "ours-unpacked": lambda file: bridge.load_model(str(file), pack=False),
+        "ours": steps.ours,
+        "ours-unpacked": lambda file: steps.ours(file, pack=False),
         "ours-without-table": without_table,
-        "comfy-default": lambda file: comfy.sd.load_diffusion_model(str(file)),
-        "comfy-bf16": bf16,
+        "comfy-default": steps.comfy_default,
+        "comfy-bf16": steps.comfy_bf16,
     }
+
+
+def without_table(file: Path) -> Any:
+    """Ours, but each step computes its modulations."""
+    import comfy.patcher_extension
+
+    from .steps import ours
+
+    model = ours(file, pack=False)
+    model.remove_wrappers_with_key(comfy.patcher_extension.WrappersMP.SAMPLER_SAMPLE, "flux1_constants")
+    return model
 
 
 if __name__ == "__main__":

@@ -95,13 +95,12 @@ def now() -> float:
 class ComfyStep:
     """A step of a MODEL, as ComfyUI's samplers call it; returns the velocity."""
 
-    def __init__(self, patcher: Any, attention: Callable | None = None):
+    def __init__(self, patcher: Any):
         import comfy.model_management
 
         comfy.model_management.load_models_gpu([patcher])
-        self.patcher, self.model = patcher, patcher.model
-        self.options = {} if attention is None else {"optimized_attention_override": attention}
-        self.device = patcher.load_device
+        self.patcher, self.model, self.device = patcher, patcher.model, patcher.load_device
+        self.options = patcher.model_options["transformer_options"]
 
     @torch.inference_mode()
     def __call__(self, what: Given) -> Timed:
@@ -150,24 +149,27 @@ class DiffusersStep:
         return watch.at_full_depth(), packing.unpack(tokens, height, width).float()
 
 
-def comfy_default(path: Path) -> ComfyStep:
-    """ComfyUI as it starts: on a CPU in float32, with the attention that it chooses there."""
+def comfy_default(path: Path) -> Any:
+    """ComfyUI's MODEL as it starts: on a CPU in float32, with the attention that it chooses there."""
     import comfy.sd
 
-    return ComfyStep(comfy.sd.load_diffusion_model(str(path)))
+    return comfy.sd.load_diffusion_model(str(path))
 
 
-def comfy_bf16(path: Path, compute: torch.dtype = torch.bfloat16) -> ComfyStep:
-    """ComfyUI told to keep and compute in bfloat16 and to take torch's attention: the best that it can be told on a CPU."""
+def comfy_bf16(path: Path, compute: torch.dtype = torch.bfloat16) -> Any:
+    """ComfyUI's MODEL told to keep and compute in bfloat16 and to take torch's attention: all that a CPU user can tell it."""
     import comfy.sd
     from comfy.ldm.modules.attention import attention_pytorch
 
     patcher = comfy.sd.load_diffusion_model(str(path), model_options={"dtype": torch.bfloat16})
     patcher.set_model_compute_dtype(compute)
-    return ComfyStep(patcher, lambda original, *args, **kwargs: attention_pytorch(*args, **kwargs))
+    patcher.model_options["transformer_options"]["optimized_attention_override"] = lambda original, *args, **kwargs: (
+        attention_pytorch(*args, **kwargs)
+    )
+    return patcher
 
 
-def ours(path: Path, pack: bool | None, compiled: bool = False) -> OurStep:
+def ours(path: Path, pack: bool | None = None) -> Any:
     from flux1.nodes import bridge
 
-    return OurStep(bridge.load_model(str(path), pack=pack, compiled=compiled))
+    return bridge.load_model(str(path), pack=pack)
