@@ -14,6 +14,8 @@ from .errors import Flux1Error
 
 LOW, HIGH = 50, 200
 """Black Forest Labs' thresholds, in units of the L1 gradient of 8-bit colours."""
+MOST = 2000
+"""The largest threshold."""
 TAN_22 = 13573
 """tan(22.5 degrees) in fixed point, 15 bits after the point."""
 
@@ -23,15 +25,22 @@ def canny_edges(image: Tensor, low: int = LOW, high: int = HIGH) -> Tensor:
 
     Raises Flux1Error when `low` is above `high`.
     """
-    if low > high:
-        raise Flux1Error(
-            "The thresholds are the wrong way round", expected="low at most as high as high",
-            found=f"low {low}, high {high}", fix="exchange low and high",
-        )  # fmt: skip
+    check_thresholds(low, high)
     dx, dy = steepest(*sobel(eight_bit(image)))
     magnitude = dx.abs() + dy.abs()
     candidates = is_peak(dx, dy, magnitude) & (magnitude > low)
     return connected(candidates & (magnitude > high), candidates).float()
+
+
+def check_thresholds(low: int, high: int) -> None:
+    """Raises Flux1Error for thresholds the wrong way round or out of range."""
+    if not 0 <= low <= high <= MOST:
+        raise Flux1Error(
+            "The thresholds are out of range, or the wrong way round",
+            expected=f"0 <= low <= high <= {MOST}",
+            found=f"low {low}, high {high}",
+            fix="set low below high",
+        )
 
 
 def eight_bit(image: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ Pictures are `(b, height, width, 3)`, masks `(b, height, width)`, both in [0, 1]
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import kornia
@@ -25,12 +26,23 @@ def size_of(image: Tensor) -> tuple[int, int]:
     return image.shape[2], image.shape[1]
 
 
+MOST_PIXELS = 2**26
+"""Of one picture, such as 8192 x 8192: sixty times what FLUX.1 was trained on, and what a batch's memory is bound by."""
+
+
 def rgb(image: Tensor) -> Tensor:
     """The picture without alpha, grey repeated to three channels.
 
-    Raises Flux1Error when a side is shorter than a token.
+    Raises Flux1Error when a side is shorter than a token, or the picture so large that its size must be a mistake.
     """
     width, height = size_of(image)
+    if width * height > MOST_PIXELS:
+        raise Flux1Error(
+            "The picture is too large for FLUX.1",
+            expected=f"at most {MOST_PIXELS:,} pixels, such as 8192 x 8192",
+            found=f"{width} x {height}, {width * height:,} pixels",
+            fix="scale the picture down first; FLUX.1 paints about one megapixel, and up to four",
+        )
     if min(width, height) < TOKEN:
         raise Flux1Error(
             "The picture is too small for FLUX.1",
@@ -48,6 +60,14 @@ def image_and_mask(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """
     image = rgb(image)
     mask = mask[None] if mask.ndim == 2 else mask
+    empty = int((mask.flatten(1).amax(1) <= 0).sum())
+    if empty:
+        raise Flux1Error(
+            "The mask is empty: 0 pixels are to be painted",
+            expected="a mask that is white where to paint",
+            found=f"{empty} empty of {len(mask)} mask(s)",
+            fix="draw a mask (right click on the picture, Open in MaskEditor), or invert it",
+        )
     if size_of(mask) != size_of(image):
         raise Flux1Error(
             "The mask is not of the picture's size",
@@ -62,27 +82,34 @@ def image_and_mask(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
             found=f"{len(mask)}",
             fix="give one mask for all pictures, or one for each",
         )
-    empty = int((mask.flatten(1).amax(1) <= 0).sum())
-    if empty:
-        raise Flux1Error(
-            "The mask is empty: 0 pixels are to be painted",
-            expected="a mask that is white where to paint",
-            found=f"{empty} empty of {len(mask)} mask(s)",
-            fix="draw a mask (right click on the picture, Open in MaskEditor), or invert it",
-        )
     batch = max(len(image), len(mask))
     return image.expand(batch, -1, -1, -1), mask.expand(batch, -1, -1).clamp(0, 1)
 
 
 def grown(mask: Tensor, pixels: int) -> Tensor:
-    """The mask widened by a disc of so many pixels, or narrowed where `pixels` is negative."""
+    """The mask widened by a disc of so many pixels, or narrowed where `pixels` is negative.
+
+    A disc is a stack of rows: each pixel's largest value within one row's reach, of all rows. The largest of 2, 4, 8 ...
+    pixels are computed once, and two of these that overlap make any row.
+    """
     if pixels == 0:
         return mask
-    radius = abs(pixels)
-    offsets = torch.arange(-radius, radius + 1, device=mask.device)
-    disc = (offsets[:, None] ** 2 + offsets**2 <= radius**2).to(mask.dtype)
-    change = kornia.morphology.dilation if pixels > 0 else kornia.morphology.erosion
-    return change(mask[:, None], disc, engine="convolution")[:, 0]
+    if pixels < 0:
+        return 1 - grown(1 - mask, -pixels)
+    height, width = mask.shape[-2:]
+    largest = [pad(mask, (pixels, pixels, pixels, pixels))]  # [k]: of 2**k pixels, from here to the right
+    while 2 ** len(largest) <= 2 * pixels + 1:
+        half = 2 ** (len(largest) - 1)
+        largest.append(torch.maximum(largest[-1][..., :-half], largest[-1][..., half:]))
+    widened = mask
+    for down in range(-pixels, pixels + 1):
+        reach = math.isqrt(pixels**2 - down**2)
+        power = (2 * reach + 1).bit_length() - 1
+        rows = largest[power][:, pixels + down : pixels + down + height]
+        left, right = pixels - reach, pixels + reach + 1 - 2**power
+        row = torch.maximum(rows[..., left : left + width], rows[..., right : right + width])
+        widened = torch.maximum(widened, row)
+    return widened
 
 
 def feathered(mask: Tensor, pixels: int) -> Tensor:

@@ -11,7 +11,7 @@ from comfy_api.latest import io
 from ..flux_core import canny, depth
 from ..flux_core import image as pictures
 from . import bridge
-from .files import folder_of, folders, verdict
+from .files import LINKED, folder_of, folders, verdict, whole_numbers
 
 DEPTH_FOLDER = "depth_anything"
 
@@ -55,7 +55,7 @@ class Flux1CannyEdges(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        threshold = {"min": 0, "max": 2000, "step": 1}
+        threshold = {"min": 0, "max": canny.MOST, "step": 1}
         return io.Schema(
             node_id="Flux1CannyEdges",
             display_name="FLUX.1 Canny Edges",
@@ -75,6 +75,10 @@ class Flux1CannyEdges(io.ComfyNode):
             outputs=[io.Image.Output(tooltip="For FLUX.1 Control Conditioning.")],
             hidden=[io.Hidden.unique_id],
         )  # fmt: skip
+
+    @classmethod
+    def validate_inputs(cls, low: int | None = None, high: int | None = None) -> bool | str:
+        return verdict(canny.check_thresholds, low, high) if whole_numbers(low, high) else True
 
     @classmethod
     def execute(cls, image: Any, low: int, high: int) -> io.NodeOutput:
@@ -119,7 +123,7 @@ class Flux1DepthMap(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, model_name: str) -> bool | str:
+    def validate_inputs(cls, model_name: str = LINKED) -> bool | str:
         return verdict(checked_depth_network, model_name)
 
     @classmethod

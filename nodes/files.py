@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import folder_paths
 
 from ..flux_core.errors import Flux1Error
+
+WORKFLOWS = Path(__file__).parents[1] / "workflows"
+
+LINKED = "\0linked"
+"""Stands, while a prompt is validated, for a value that another node will give. No file has such a name."""
 
 
 def names(folder: str) -> list[str]:
@@ -20,9 +28,17 @@ def path_of(folder: str, name: str) -> str:
 
     Raises Flux1Error otherwise: no path from a prompt reaches the file system unseen.
     """
-    if name in names(folder):
-        return folder_paths.get_full_path_or_raise(folder, name)
     searched = ", ".join(folder_paths.get_folder_paths(folder))
+    if name in names(folder):
+        if path := folder_paths.get_full_path(folder, name):
+            return path
+        raise Flux1Error(
+            "The model file can't be reached",
+            file=name,
+            expected=f"a file in {searched}",
+            found="a link that leads nowhere, or a file that has just gone",
+            fix="put the file itself there, then refresh the page with R",
+        )
     if not str(name).lower().endswith(".safetensors"):
         raise Flux1Error(
             "Value not in list: only .safetensors files are read, other kinds can run code",
@@ -36,8 +52,23 @@ def path_of(folder: str, name: str) -> str:
         file=str(name),
         expected=f"{name} in {searched}",
         found=", ".join(names(folder)) or "no .safetensors file there",
-        fix=f"download it (the workflow's note says where) into models/{folder}, then refresh the page with R",
+        fix=f"download it{source_of(str(name))} into models/{folder}, then refresh the page with R",
     )
+
+
+def source_of(name: str) -> str:
+    """In words, where a file is to be had: the bundled workflows say so of those that they use."""
+    urls: dict[str, str] = {}
+
+    def note(part: dict[str, Any]) -> dict[str, Any]:
+        if {"name", "url", "directory"} <= part.keys():
+            urls[part["name"]] = part["url"]
+        return part
+
+    for workflow in WORKFLOWS.glob("*.json"):
+        json.loads(workflow.read_text(encoding="utf-8"), object_hook=note)
+    url = urls.get(os.path.basename(name))
+    return f" from {url}" if url else " (the workflow's note says where)"
 
 
 def folders(kind: str) -> dict[str, Path]:
@@ -63,7 +94,7 @@ def folder_of(kind: str, name: str, download: str) -> Path:
     Raises Flux1Error otherwise: no path from a prompt reaches the file system unseen.
     """
     found = folders(kind)
-    if name in found:
+    if name in list(found):
         return found[name]
     raise Flux1Error(
         "Value not in list: the model's folder is missing",
@@ -75,9 +106,28 @@ def folder_of(kind: str, name: str, download: str) -> Path:
 
 
 def verdict(check: Callable[..., object], *args: object) -> bool | str:
-    """What `validate_inputs` answers: True, or the refusal's text."""
+    """What `validate_inputs` answers: True, also where an argument is not known yet, or the refusal's text."""
+    if LINKED in args:
+        return True
     try:
         check(*args)
     except Flux1Error as refusal:
         return str(refusal)
     return True
+
+
+def whole_numbers(*values: object) -> bool:
+    """Whether `validate_inputs` can judge these; a link is known later, and what is no number ComfyUI refuses."""
+    return all(isinstance(value, int) for value in values)
+
+
+def check_choice(name: str, value: object, options: Iterable[str]) -> None:
+    """Raises Flux1Error where the value of input `name` is none of its options, as ComfyUI does for inputs of its own."""
+    options = list(options)
+    if value not in options:
+        raise Flux1Error(
+            f"Value not in list: {name}",
+            expected=f"one of {', '.join(options)}",
+            found=str(value),
+            fix="choose one of these",
+        )

@@ -11,7 +11,7 @@ from ..flux_core import image as pictures
 from ..flux_core import outpaint
 from ..flux_core.conditioning import masked_pixels
 from . import bridge
-from .files import verdict
+from .files import verdict, whole_numbers
 
 
 class Flux1FillConditioning(io.ComfyNode):
@@ -137,7 +137,7 @@ class Flux1PadForOutpaint(io.ComfyNode):
         cls, left: int | None = None, top: int | None = None, right: int | None = None, bottom: int | None = None
     ) -> bool | str:
         sides = (left, top, right, bottom)
-        return True if None in sides else verdict(outpaint.check_room, *sides)  # None: known when it runs
+        return verdict(outpaint.check_room, *sides) if whole_numbers(*sides) else True
 
     @classmethod
     def execute(cls, image: Any, left: int, top: int, right: int, bottom: int, feather: int = 0) -> io.NodeOutput:

@@ -12,7 +12,7 @@ from ..flux_core import checkpoint
 from ..flux_core.errors import Flux1Error
 from ..flux_core.variants import VARIANTS
 from . import bridge
-from .files import names, path_of, verdict
+from .files import LINKED, check_choice, names, path_of, verdict
 
 DTYPES = {
     "default": None,
@@ -21,6 +21,7 @@ DTYPES = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
+VARIANT_CHOICES = ["auto", *VARIANTS]
 COMPUTE_DTYPES = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 PACK = {"auto": None, "on": True, "off": False}
@@ -52,7 +53,7 @@ class Flux1LoadModel(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "variant",
-                    options=["auto", *VARIANTS],
+                    options=VARIANT_CHOICES,
                     default="auto",
                     tooltip="auto reads the file's tensors and, for twins (dev, Krea, Kontext; Canny, Depth), its "
                     "name. It sets the defaults for guidance, prompt length and shift.",
@@ -90,12 +91,12 @@ class Flux1LoadModel(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, model_name: str, weight_dtype: str = "default", variant: str = "auto") -> bool | str:
+    def validate_inputs(cls, model_name: str = LINKED, weight_dtype: str = LINKED, variant: str = LINKED) -> bool | str:
         return verdict(checked_model, model_name, weight_dtype, variant)
 
     @classmethod
-    def fingerprint_inputs(cls, model_name: str, **settings: str) -> tuple:
-        return (stamp("diffusion_models", model_name), *settings.values())
+    def fingerprint_inputs(cls, model_name: str = LINKED, **settings: str) -> tuple:
+        return stamp("diffusion_models", model_name)
 
     @classmethod
     def execute(
@@ -133,11 +134,11 @@ class Flux1LoadTextEncoders(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, t5_name: str, clip_name: str) -> bool | str:
+    def validate_inputs(cls, t5_name: str = LINKED, clip_name: str = LINKED) -> bool | str:
         return verdict(checked_text_encoders, t5_name, clip_name)
 
     @classmethod
-    def fingerprint_inputs(cls, t5_name: str, clip_name: str) -> tuple:
+    def fingerprint_inputs(cls, t5_name: str = LINKED, clip_name: str = LINKED) -> tuple:
         return stamp("text_encoders", t5_name), stamp("text_encoders", clip_name)
 
     @classmethod
@@ -161,12 +162,12 @@ class Flux1LoadVAE(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, vae_name: str) -> bool | str:
+    def validate_inputs(cls, vae_name: str = LINKED) -> bool | str:
         return verdict(checked_vae, vae_name)
 
     @classmethod
-    def fingerprint_inputs(cls, vae_name: str) -> tuple:
-        return (stamp("vae", vae_name),)
+    def fingerprint_inputs(cls, vae_name: str = LINKED) -> tuple:
+        return stamp("vae", vae_name)
 
     @classmethod
     def execute(cls, vae_name: str) -> io.NodeOutput:
@@ -178,13 +179,15 @@ def checked_model(name: str, weight_dtype: str = "default", variant: str = "auto
 
     Raises Flux1Error.
     """
+    check_choice("weight_dtype", weight_dtype, DTYPES)
+    check_choice("variant", variant, VARIANT_CHOICES)
     path = path_of("diffusion_models", name)
     found = checkpoint.expect_transformer(checkpoint.read_header(path), None if variant == "auto" else variant)
-    if weight_dtype not in DTYPES or (weight_dtype != "default" and found.fp8 not in (None, "a")):
+    if weight_dtype != "default" and found.fp8 not in (None, "a"):
         raise Flux1Error(
             "This weight_dtype can't be used with this file",
             file=os.path.basename(path),
-            expected="default for a scaled fp8 file" if weight_dtype in DTYPES else f"one of {', '.join(DTYPES)}",
+            expected="default for a scaled fp8 file",
             found=weight_dtype,
             fix="set weight_dtype to default",
         )
@@ -206,13 +209,14 @@ def checked_vae(name: str) -> str:
     return path
 
 
-def stamp(folder: str, name: str) -> tuple[str, int, int]:
+def stamp(folder: str, name: str) -> tuple[str, int, int, str]:
     """Changes when the file is replaced on disk; never raises, as ComfyUI's cache asks for it first."""
     try:
-        status = os.stat(path_of(folder, name))
+        path = path_of(folder, name)
+        status = os.stat(path)
+        return name, status.st_size, status.st_mtime_ns, checkpoint.header_digest(path)
     except (Flux1Error, OSError):
-        return name, 0, 0
-    return name, status.st_size, status.st_mtime_ns
+        return name, 0, 0, ""
 
 
 NODES = [Flux1LoadModel, Flux1LoadTextEncoders, Flux1LoadVAE]

@@ -3,7 +3,7 @@
 from .check import check_tensors, expect_transformer, expect_vae, text_encoder_slots
 from .convert import to_bfl
 from .fp8 import dequantize, mark_scales
-from .header import Header, TensorInfo, parse_header, read_header
+from .header import Header, TensorInfo, header_digest, parse_header, read_header
 from .identify import Checkpoint, header_of, identify, likely_variant
 from .sizes import TextSizes
 
@@ -16,6 +16,7 @@ __all__ = [
     "dequantize",
     "expect_transformer",
     "expect_vae",
+    "header_digest",
     "header_of",
     "identify",
     "likely_variant",

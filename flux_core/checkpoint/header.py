@@ -6,6 +6,7 @@ shape and a byte range, and the tensors' bytes, back to back. https://github.com
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -22,8 +23,10 @@ import torch
 from ..errors import Flux1Error
 
 LENGTH_BYTES = 8
-MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
-MAX_HEADER_ITEMS = 1_000_000  # brackets and commas; the released FLUX.1 has about 6,000. Bounds what parsing allocates
+MAX_HEADER_BYTES = 10_000_000  # a tenth of safetensors' own limit; the largest released FLUX.1 has some 0.3 MB
+MAX_HEADER_ITEMS = (
+    300_000  # brackets and commas; the released FLUX.1 has about 6,000. Both bound what parsing allocates
+)
 MAX_DIMENSIONS = 64  # torch's own limit
 MAX_DIMENSION = 2**48
 
@@ -86,6 +89,14 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         _refuse(name, "The file can't be read", found=reason, fix="check the name, the folder and the permissions")
 
 
+def header_digest(path: str | os.PathLike[str]) -> str:
+    """Changes when the header of the safetensors file at `path` does. Raises Flux1Error or OSError without one."""
+    name = os.path.basename(os.fspath(path))
+    size = _size_of_file(Path(path), name)
+    with open(path, "rb") as file:
+        return hashlib.sha256(_header_text(file, name, size)).hexdigest()
+
+
 def parse_header(file: BinaryIO, name: str, size: int) -> Header:
     """The checked header of an open safetensors file of `size` bytes; `name` is what error texts call it."""
     text = _header_text(file, name, size)
@@ -124,7 +135,7 @@ def _header_text(file: BinaryIO, name: str, size: int) -> bytes:
     if size < LENGTH_BYTES + 2:
         _refuse(name, "The file is cut inside its header", found=f"only {size} bytes", fix=DOWNLOAD)
     if length > MAX_HEADER_BYTES:
-        found = f"a header of {length:,} bytes, over the format's limit of {MAX_HEADER_BYTES:,}"
+        found = f"a header of {length:,} bytes, over the limit of {MAX_HEADER_BYTES:,}"
         _refuse(name, "The header's length is absurd", found=found, fix=DOWNLOAD)
     if LENGTH_BYTES + length > size:
         found = f"{size:,} bytes, truncated inside a header that ends at byte {LENGTH_BYTES + length:,}"

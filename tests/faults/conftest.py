@@ -19,7 +19,7 @@ from workflows.server import Server, serve
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS_AT_ONCE = 40
 
-WATCHER = '''
+WATCHER = """
 import os, sys
 
 WATCHED = {"open", "socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn",
@@ -31,7 +31,7 @@ def watch(event, arguments):
         os.write(log, (repr((event, *map(str, arguments))) + "\\n").encode("utf-8", "backslashreplace"))
 
 sys.addaudithook(watch)
-'''
+"""
 """Stands before the pack's own door: writes down what the server opens, changes, starts and connects to."""
 
 

@@ -29,7 +29,9 @@ def load_model(add: GraphBuilder, file: Any = DEV, **settings: Any) -> Link:
 
 
 def text_encode(add: GraphBuilder, clip: Link, prompt: Any = "a lake", **settings: Any) -> Link:
-    return add("Flux1TextEncode", **{"clip": clip, "prompt": prompt, "guidance": 3.5, "t5_length": "128", **settings})[0]
+    return add("Flux1TextEncode", **{"clip": clip, "prompt": prompt, "guidance": 3.5, "t5_length": "128", **settings})[
+        0
+    ]
 
 
 def empty(add: GraphBuilder, batch_size: int = 1, width: int = 64, height: int = 64) -> Link:

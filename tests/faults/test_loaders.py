@@ -172,6 +172,8 @@ def test_a_broken_or_misplaced_file_is_refused_when_queued(row, faulty: Faulty, 
     sizes = [str(path.stat().st_size), str((path.parent / FILL).stat().st_size)] if row == "L04" else []
     add = GraphBuilder()
     model_graph(add)
-    seconds, memory = faulty.cost(lambda: refused_at_once(client, add, "Flux1LoadModel", re.escape(BAD), *words, *sizes))
+    seconds, memory = faulty.cost(
+        lambda: refused_at_once(client, add, "Flux1LoadModel", re.escape(BAD), *words, *sizes)
+    )
     assert seconds < 1 and memory < 50e6
     path.unlink()

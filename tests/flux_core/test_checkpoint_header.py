@@ -7,13 +7,14 @@ import re
 import resource
 import time
 import tracemalloc
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from flux_core.checkpoint import parse_header, read_header
+from flux_core.checkpoint import header_digest, parse_header, read_header
 from flux_core.errors import Flux1Error
 from tests.flux_core.checkpoint_samples import write
 
@@ -119,7 +120,7 @@ def test_absurd_header_length_costs_nothing(tmp_path: Path) -> None:
     os.truncate(large, 200_000_000)
     tracemalloc.start()
     assert "header" in refusal(absurd)
-    assert "limit of 100,000,000" in refusal(large)
+    assert "limit of 10,000,000" in refusal(large)
     assert tracemalloc.get_traced_memory()[1] < 1_000_000
     tracemalloc.stop()
 
@@ -168,6 +169,48 @@ def test_malformed_header_is_refused_in_words(tmp_path: Path, header: bytes | di
     assert text.isprintable()
     assert len(text) < 1000
     assert time.perf_counter() - start < 1
+
+
+MANY = 290_000  # brackets and commas: just below what is read
+WORST = {
+    "names": ("{" + ",".join(f'"{number}":0' for number in range(MANY)) + "}").encode(),
+    "lists": b'{"x":[' + b"[]," * (MANY // 2) + b"0]}",
+    "numbers": b'{"x":[' + b"1e9," * MANY + b"0]}",
+    "tensors": (
+        "{" + ",".join(
+            f'"{number}":{{"dtype":"U8","shape":[1],"data_offsets":[{number},{number + 1}]}}'
+            for number in range(MANY // 7)
+        ) + "}"
+    ).encode(),
+    "wide letters": b'{"__metadata__":{"a":"' + b"a" * 9_900_000 + "\N{GRINNING FACE}".encode() + b'"}}',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WORST)
+def test_the_largest_headers_that_are_read_stay_below_a_second_and_100_mb(name, tmp_path: Path) -> None:
+    path = write(tmp_path / "x.safetensors", WORST[name])
+    if name == "tensors":
+        os.truncate(path, path.stat().st_size + MANY // 7)
+
+    def read() -> None:
+        with suppress(Flux1Error):
+            read_header(path)
+
+    start = time.process_time()
+    read()
+    assert time.process_time() - start < 1
+    tracemalloc.start()
+    read()
+    assert tracemalloc.get_traced_memory()[1] < 100e6
+    tracemalloc.stop()
+
+
+def test_the_digest_changes_with_the_header_and_with_nothing_else(tmp_path: Path) -> None:
+    first, second, other = (tmp_path / f"{name}.safetensors" for name in ("first", "second", "other"))
+    save_file({"x": torch.zeros(3)}, first)
+    save_file({"x": torch.ones(3)}, second)
+    save_file({"y": torch.zeros(3)}, other)
+    assert header_digest(first) == header_digest(second) != header_digest(other)
 
 
 def peak_memory() -> int:

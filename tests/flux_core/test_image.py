@@ -1,7 +1,11 @@
 """Pictures and masks before encoding."""
 
+import resource
+
+import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from flux_core import image as pictures
 from flux_core.errors import Flux1Error
@@ -20,6 +24,32 @@ def test_grown_mask_is_a_disc_wider(pixels):
     grown = pictures.grown(square(), pixels) > 0.5
     distance = torch.cdist(square().nonzero()[:, 1:].float(), torch.ones(57, 71).nonzero().float()).amin(0).view(57, 71)
     assert torch.equal(grown[0], distance <= pixels)
+
+
+@pytest.mark.parametrize("pixels", [1, 4, 9, -1, -5])
+def test_a_soft_mask_grows_and_shrinks_as_scipy_s_grey_morphology_does(pixels):
+    torch.manual_seed(0)
+    soft = torch.rand(2, 23, 37)
+    radius = abs(pixels)
+    across = np.arange(-radius, radius + 1)
+    disc = (across[:, None] ** 2 + across**2 <= radius**2)[None]
+    change, outside = (ndimage.grey_dilation, 0) if pixels > 0 else (ndimage.grey_erosion, 1)
+    theirs = change(soft.numpy(), footprint=disc, mode="constant", cval=outside)
+    assert torch.allclose(pictures.grown(soft, pixels), torch.from_numpy(theirs), atol=1e-6)
+
+
+def test_growing_takes_no_more_memory_than_some_pictures():
+    """A convolution with the disc as kernel would take 2 GB."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert pictures.grown(square(128, 128), 100).mean() > 0.5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # KiB
+
+
+@pytest.mark.parametrize("check", [pictures.rgb, lambda image: pictures.image_and_mask(image, image[..., 0])])
+def test_a_picture_too_large_is_refused_before_memory_is_spent(check):
+    """One number seen as a picture of 0.8 GB."""
+    with pytest.raises(Flux1Error, match="67,108,864 pixels.*16384 x 4104"):
+        check(torch.zeros(1, 1, 1, 1).expand(1, 4104, 16384, 3))
 
 
 def test_narrowed_mask_lies_inside():
