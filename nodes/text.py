@@ -7,7 +7,9 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..flux_core.errors import Flux1Error
 from . import bridge
+from .files import verdict
 
 BY_MODEL, AS_COMFYUI = "by model", "as ComfyUI"
 
@@ -26,9 +28,7 @@ class Flux1TextEncode(io.ComfyNode):
             search_aliases=["flux", "prompt", "clip text encode", "flux guidance", "t5"],
             inputs=[
                 io.Clip.Input("clip", tooltip="FLUX.1's text encoders."),
-                io.String.Input(
-                    "prompt", multiline=True, dynamic_prompts=True, tooltip="What to paint, or what to change."
-                ),
+                text_input("prompt", tooltip="What to paint, or what to change."),
                 io.Float.Input(
                     "guidance",
                     default=3.5,
@@ -46,12 +46,10 @@ class Flux1TextEncode(io.ComfyNode):
                     advanced=True,
                     tooltip="Take the connected model's guidance instead of the number.",
                 ),
-                io.String.Input(
+                text_input(
                     "clip_prompt",
                     display_name="CLIP prompt (optional)",
                     default="",
-                    multiline=True,
-                    dynamic_prompts=True,
                     optional=True,
                     advanced=True,
                     tooltip="Another text for CLIP, which sets the overall mood. Empty: the same prompt.",
@@ -71,6 +69,10 @@ class Flux1TextEncode(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, prompt: Any = "", clip_prompt: Any = "") -> bool | str:
+        return verdict(check_texts, prompt, clip_prompt)
+
+    @classmethod
     def execute(
         cls,
         clip: Any,
@@ -81,6 +83,7 @@ class Flux1TextEncode(io.ComfyNode):
         clip_prompt: str = "",
         t5_length: str = BY_MODEL,
     ) -> io.NodeOutput:
+        check_texts(prompt, clip_prompt)
         variant = bridge.variant_of(model) if model is not None else None
         if variant and guidance_by_model:
             guidance = variant.guidance
@@ -91,6 +94,24 @@ class Flux1TextEncode(io.ComfyNode):
         tokens, report = bridge.tokenize(clip, prompt, clip_prompt or prompt, length)
         conditioning = clip.encode_from_tokens_scheduled(tokens, add_dict={"guidance": guidance})
         return io.NodeOutput(conditioning, ui=bridge.said(cls, f"{report}, guidance {guidance:g}"))
+
+
+def text_input(name: str, **settings: Any) -> io.MultiType.Input:
+    """A STRING with a second type that nothing has: else ComfyUI makes text of whatever comes, None too, unseen."""
+    widget = io.String.Input(name, multiline=True, dynamic_prompts=True, **settings)
+    return io.MultiType.Input(widget, [io.Custom("FLUX1_TEXT")], advanced=settings.get("advanced"))
+
+
+def check_texts(*texts: object) -> None:
+    """Raises Flux1Error for a prompt that is no text."""
+    for text in texts:
+        if not isinstance(text, str):
+            raise Flux1Error(
+                "The prompt is not a text",
+                expected="a string",
+                found=f"{type(text).__name__}, {text!r:.100}",
+                fix='give it as text; in a /prompt: "prompt": "a lake"',
+            )
 
 
 NODES = [Flux1TextEncode]

@@ -233,6 +233,7 @@ def ports_named(
 ) -> Iterator[Port]:
     """One input, or where a node takes as many as are connected, all of them and a free one."""
     if kind != "COMFY_AUTOGROW_V3":
+        kind = options.get("widgetType", kind)  # of several types, the one with the widget
         yield Port(name, "COMBO" if isinstance(kind, list) else kind, optional, options)
         return
     template = options["template"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from comfy.text_encoders.flux import FluxTokenizer
+
 from ...flux_core.errors import Flux1Error
 
 MAX_TOKENS = 4096
@@ -22,10 +24,11 @@ def tokenize(clip: Any, prompt: str, clip_prompt: str, length: int | None) -> tu
 
     T5's are padded or cut to `length`; None leaves them as ComfyUI makes them: padded to at least 256, never cut.
 
-    Raises Flux1Error when the text has more than MAX_TOKENS tokens.
+    Raises Flux1Error when the text has more than MAX_TOKENS tokens, or the encoders are another model's.
     """
-    if len(prompt) > MAX_TOKENS * CHARACTERS_PER_TOKEN:
-        raise _too_long(f"{len(prompt)} characters")
+    check_encoders(clip)
+    if (longest := max(len(prompt), len(clip_prompt))) > MAX_TOKENS * CHARACTERS_PER_TOKEN:
+        raise _too_long(f"{longest} characters")
     clip = clip.clone()
     t5 = clip.tokenizer.t5xxl
     used = len(t5.tokenize_with_weights(prompt, tokenizer_options={"t5xxl_min_length": 0})[0])
@@ -43,6 +46,22 @@ def tokenize(clip: Any, prompt: str, clip_prompt: str, length: int | None) -> tu
     report = f"{used} T5 tokens, only {length} fit: cut off from “{lost}”"
     logging.warning("FLUX.1 Text Encode: %s", report)  # inside a subgraph the editor shows no node's text
     return tokens, report
+
+
+def check_encoders(clip: Any) -> None:
+    """Raises Flux1Error for text encoders other than FLUX.1's pair, with what theirs would give."""
+    if clip is not None and isinstance(clip.tokenizer, FluxTokenizer):
+        return
+    found = "none: the file has no text encoder"
+    if clip is not None:
+        width = clip.encode_from_tokens(clip.tokenize("")).shape[-1]
+        found = f"{type(clip.tokenizer).__name__.removesuffix('Tokenizer')}, whose states are {width} wide"
+    raise Flux1Error(
+        "These are not FLUX.1's text encoders",
+        expected="T5-XXL, whose states are 4096 wide, with CLIP-L",
+        found=found,
+        fix="load t5xxl and clip_l with Flux1LoadTextEncoders",
+    )
 
 
 def _too_long(found: str) -> Flux1Error:
