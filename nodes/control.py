@@ -11,7 +11,7 @@ from comfy_api.latest import io
 from ..flux_core import canny, depth
 from ..flux_core import image as pictures
 from . import bridge
-from .files import LINKED, folder_of, folders, verdict, whole_numbers
+from .files import folder_of, folders, verdict, whole_numbers
 
 DEPTH_FOLDER = "depth_anything"
 
@@ -123,7 +123,7 @@ class Flux1DepthMap(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, model_name: str = LINKED) -> bool | str:
+    def validate_inputs(cls, model_name: str | None = None) -> bool | str:
         return verdict(checked_depth_network, model_name)
 
     @classmethod
@@ -139,7 +139,7 @@ class Flux1DepthMap(io.ComfyNode):
 
 def checked_depth_network(name: str) -> Path:
     """The folder of a depth network that is all there. Raises Flux1Error."""
-    source = depth.MODELS.get(name) or next(iter(depth.MODELS.values()))
+    source = depth.MODELS.get(str(name)) or next(iter(depth.MODELS.values()))
     folder = folder_of(DEPTH_FOLDER, name, f"{', '.join(depth.FILES)} from {source}")
     depth.check_folder(folder)
     return folder

@@ -14,9 +14,6 @@ from ..flux_core.errors import Flux1Error
 
 WORKFLOWS = Path(__file__).parents[1] / "workflows"
 
-LINKED = "\0linked"
-"""Stands, while a prompt is validated, for a value that another node will give. No file has such a name."""
-
 
 def names(folder: str) -> list[str]:
     """The .safetensors files of one of ComfyUI's model folders; the pack reads nothing that could run code."""
@@ -106,8 +103,11 @@ def folder_of(kind: str, name: str, download: str) -> Path:
 
 
 def verdict(check: Callable[..., object], *args: object) -> bool | str:
-    """What `validate_inputs` answers: True, also where an argument is not known yet, or the refusal's text."""
-    if LINKED in args:
+    """What `validate_inputs` answers: the refusal's text, or True.
+
+    True also where an argument is None: it comes from another node then, and is known when this one runs.
+    """
+    if None in args:
         return True
     try:
         check(*args)
@@ -117,7 +117,7 @@ def verdict(check: Callable[..., object], *args: object) -> bool | str:
 
 
 def whole_numbers(*values: object) -> bool:
-    """Whether `validate_inputs` can judge these; a link is known later, and what is no number ComfyUI refuses."""
+    """Whether `validate_inputs` can judge these; what is no number ComfyUI itself refuses."""
     return all(isinstance(value, int) for value in values)
 
 

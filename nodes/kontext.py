@@ -86,14 +86,15 @@ class Flux1KontextReference(io.ComfyNode):
         conditioning = bridge.with_values(conditioning, {"reference_latents": latents}, append=True)
         conditioning = bridge.with_values(conditioning, {"reference_latents_method": placement})
         latent = {"samples": canvas, **bridge.true_size(sized[0].size, sized[0].image)}
-        return io.NodeOutput(conditioning, latent, ui=bridge.said(cls, report(canvas, latents)))
+        return io.NodeOutput(conditioning, latent, ui=bridge.said(cls, report(sized, canvas, latents)))
 
 
-def report(canvas: Any, latents: list) -> str:
-    """How many tokens the references have, and what they cost."""
+def report(sized: list[pictures.Sized], canvas: Any, latents: list) -> str:
+    """At which sizes the references are shown, how many tokens that is, and what they cost."""
+    sizes = ", ".join("{} x {}".format(*pictures.size_of(picture.image)) for picture in sized)
     whole, *counts = (packing.token_count(*latent.shape[-2:]) for latent in (canvas, *latents))
-    times = cost.slowdown(whole, sum(counts))
-    return f"{len(counts)} reference(s), {' + '.join(map(str, counts))} tokens: a step takes about {times:.1f} times as long"
+    cost_of_step = f"a step takes about {cost.slowdown(whole, sum(counts)):.1f} times as long"
+    return f"{len(counts)} reference(s) at {sizes}, {' + '.join(map(str, counts))} tokens: {cost_of_step}"
 
 
 NODES = [Flux1KontextReference]

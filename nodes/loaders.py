@@ -12,7 +12,7 @@ from ..flux_core import checkpoint
 from ..flux_core.errors import Flux1Error
 from ..flux_core.variants import VARIANTS
 from . import bridge
-from .files import LINKED, check_choice, names, path_of, verdict
+from .files import check_choice, names, path_of, verdict
 
 DTYPES = {
     "default": None,
@@ -91,11 +91,13 @@ class Flux1LoadModel(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, model_name: str = LINKED, weight_dtype: str = LINKED, variant: str = LINKED) -> bool | str:
+    def validate_inputs(
+        cls, model_name: str | None = None, weight_dtype: str | None = None, variant: str | None = None
+    ) -> bool | str:
         return verdict(checked_model, model_name, weight_dtype, variant)
 
     @classmethod
-    def fingerprint_inputs(cls, model_name: str = LINKED, **settings: str) -> tuple:
+    def fingerprint_inputs(cls, model_name: str | None = None, **settings: str) -> tuple:
         return stamp("diffusion_models", model_name)
 
     @classmethod
@@ -134,11 +136,11 @@ class Flux1LoadTextEncoders(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, t5_name: str = LINKED, clip_name: str = LINKED) -> bool | str:
+    def validate_inputs(cls, t5_name: str | None = None, clip_name: str | None = None) -> bool | str:
         return verdict(checked_text_encoders, t5_name, clip_name)
 
     @classmethod
-    def fingerprint_inputs(cls, t5_name: str = LINKED, clip_name: str = LINKED) -> tuple:
+    def fingerprint_inputs(cls, t5_name: str | None = None, clip_name: str | None = None) -> tuple:
         return stamp("text_encoders", t5_name), stamp("text_encoders", clip_name)
 
     @classmethod
@@ -162,11 +164,11 @@ class Flux1LoadVAE(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, vae_name: str = LINKED) -> bool | str:
+    def validate_inputs(cls, vae_name: str | None = None) -> bool | str:
         return verdict(checked_vae, vae_name)
 
     @classmethod
-    def fingerprint_inputs(cls, vae_name: str = LINKED) -> tuple:
+    def fingerprint_inputs(cls, vae_name: str | None = None) -> tuple:
         return stamp("vae", vae_name)
 
     @classmethod
@@ -209,7 +211,7 @@ def checked_vae(name: str) -> str:
     return path
 
 
-def stamp(folder: str, name: str) -> tuple[str, int, int, str]:
+def stamp(folder: str, name: str | None) -> tuple[str | None, int, int, str]:
     """Changes when the file is replaced on disk; never raises, as ComfyUI's cache asks for it first."""
     try:
         path = path_of(folder, name)

@@ -11,7 +11,7 @@ from ..flux_core import checkpoint
 from ..flux_core.errors import Flux1Error
 from ..flux_core.lora import CONTROL_STRENGTH, expect_lora
 from . import bridge
-from .files import LINKED, names, path_of, verdict
+from .files import names, path_of, verdict
 from .loaders import stamp
 
 BY_FILE, CUSTOM = "by file", "custom"
@@ -54,11 +54,11 @@ class Flux1LoadLora(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def validate_inputs(cls, lora_name: str = LINKED, strength: dict[str, Any] | None = None) -> bool | str:
+    def validate_inputs(cls, lora_name: str | None = None, strength: dict[str, Any] | None = None) -> bool | str:
         return verdict(checked_lora, lora_name, (strength or {}).get("strength"))
 
     @classmethod
-    def fingerprint_inputs(cls, lora_name: str = LINKED, **settings: Any) -> tuple:
+    def fingerprint_inputs(cls, lora_name: str | None = None, **settings: Any) -> tuple:
         return stamp("loras", lora_name)
 
     @classmethod
