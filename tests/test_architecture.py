@@ -1,4 +1,4 @@
-"""The laws of the house: who may import whom, what a node must say of itself, what nobody may do."""
+"""The laws of the house: who may import whom, what a node must say of itself."""
 
 import ast
 import re
@@ -16,7 +16,6 @@ COMFYUI = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "latent_preview
            "execution"}  # fmt: skip
 # What a module below nodes/ other than the bridge may use of ComfyUI: its public node API, and where files are.
 PUBLIC = {"comfy_api", "folder_paths"}
-FORBIDDEN = {"pickle", "subprocess", "requests", "urllib", "socket", "importlib", "pip", "huggingface_hub"}
 
 
 def imports(file: Path) -> set[str]:
@@ -49,14 +48,6 @@ def test_nodes_reach_comfyui_s_internals_through_the_bridge_alone(file):
 def test_the_door_imports_nothing_at_once():
     statements = ast.parse((ROOT / "__init__.py").read_text()).body
     assert not [s for s in statements if isinstance(s, ast.Import | ast.ImportFrom)]
-
-
-@pytest.mark.parametrize("file", PACK, ids=lambda file: file.name)
-def test_nothing_that_runs_code_or_reaches_the_network(file):
-    tree = ast.parse(file.read_text())
-    calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
-    assert not imports(file) & FORBIDDEN
-    assert not calls & {"eval", "exec", "compile", "__import__", "torch.load", "os.system"}
 
 
 @pytest.mark.parametrize("file", PACK, ids=lambda file: file.name)
