@@ -17,7 +17,7 @@ from workflows.graph import GraphBuilder
 from workflows.server import Server, serve
 
 ROOT = Path(__file__).resolve().parents[2]
-SEEDS_AT_ONCE = 40
+SEEDS_AT_ONCE = 20
 
 WATCHER = """
 import os, sys

@@ -114,8 +114,8 @@ def check_words(text: str, *words: str) -> None:
 
 
 def said_by(result: Result, node: str) -> str:
-    """What a node has said under itself."""
-    return " ".join(result.outputs[node]["text"])
+    """What a node has said under itself; nothing where it did not have to run."""
+    return " ".join(result.outputs.get(node, {}).get("text", []))
 
 
 def noise(width: int, height: int, mode: str = "RGB", seed: int = 0) -> Image.Image:

@@ -77,6 +77,13 @@ def test_a_lora_leaves_no_trace(file, running: Server, server: Client, models):
     assert torch.equal(painted(running, server, file, seed=911), before)
 
 
+@pytest.mark.parametrize("name", ["nowhere.safetensors", None, 5, {"a": 1}, "../x", "nul\0.safetensors"])
+def test_a_fingerprint_never_raises(name, pack):
+    from flux1.nodes.loaders import stamp
+
+    assert stamp("diffusion_models", name) == stamp("diffusion_models", name)
+
+
 def anonymous_memory() -> int:
     """Bytes of this process that no file stands behind."""
     (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon")]
