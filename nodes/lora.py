@@ -55,7 +55,7 @@ class Flux1LoadLora(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, lora_name: str | None = None, strength: dict[str, Any] | None = None) -> bool | str:
-        return verdict(checked_lora, lora_name, (strength or {}).get("strength"))
+        return verdict(checked_lora, lora_name, (strength or {}).get("strength", ""))
 
     @classmethod
     def fingerprint_inputs(cls, lora_name: str | None = None, **settings: Any) -> tuple:
