@@ -112,7 +112,7 @@ def references(server: Client) -> References:
     return References(server)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def unharmed(request: pytest.FixtureRequest, faulty: Faulty, references: References) -> Iterator[None]:
     """After each fault the server paints what a server does that has seen none; nothing comes from its cache."""
     yield

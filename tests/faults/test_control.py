@@ -19,6 +19,7 @@ from tests.faults.graphs import (
 from workflows.client import Client
 from workflows.graph import GraphBuilder, Link
 
+pytestmark = pytest.mark.usefixtures("unharmed")
 BASE = CANNY
 
 

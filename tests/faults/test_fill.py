@@ -26,6 +26,7 @@ from tests.nodes.graphs import encoders
 from workflows.client import Client
 from workflows.graph import GraphBuilder, Link
 
+pytestmark = pytest.mark.usefixtures("unharmed")
 BASE = FILL
 
 

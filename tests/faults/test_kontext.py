@@ -24,6 +24,7 @@ from tests.nodes.graphs import encoders
 from workflows.client import Client
 from workflows.graph import GraphBuilder
 
+pytestmark = pytest.mark.usefixtures("unharmed")
 BASE = KONTEXT
 SIZES = {"a": (64, 64), "b": (96, 48), "odd": (71, 57), "wide": (640, 16), "high": (16, 640), "narrow": (640, 8)}
 

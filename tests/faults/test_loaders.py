@@ -40,6 +40,7 @@ from tests.flux_core.checkpoint_samples import vae as diffusers_vae
 from workflows.client import Client
 from workflows.graph import GraphBuilder, Link
 
+pytestmark = pytest.mark.usefixtures("unharmed")
 BASE = FILL
 BAD = "bad.safetensors"
 LOST = "single_blocks.1.linear2.weight"

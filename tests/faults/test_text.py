@@ -25,6 +25,7 @@ from tests.nodes.graphs import encoders
 from workflows.client import Client
 from workflows.graph import GraphBuilder
 
+pytestmark = pytest.mark.usefixtures("unharmed")
 WORDS = " ".join(["snow on the mountains"] * 150)
 
 

@@ -26,6 +26,7 @@ from tests.nodes.graphs import encoders
 from workflows.client import Client
 from workflows.graph import GraphBuilder
 
+pytestmark = pytest.mark.usefixtures("unharmed")
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 CHANGES = {"os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.link", "os.symlink", "os.truncate"}
 PROGRAM = [Path(place).resolve() for place in (sys.prefix, sys.base_prefix, sysconfig.get_path("stdlib"), ROOT)]
