@@ -70,6 +70,11 @@ def title(node: Node) -> str:
     return node.get("_meta", {}).get("title") or node["class_type"]
 
 
+def named(graph: Graph, key: str) -> str:
+    """The node as errors speak of it."""
+    return f"node {key} {title(graph[key])!r} ({graph[key]['class_type']})"
+
+
 def find_nodes(graph: Graph, name: str) -> list[Node]:
     """The nodes with this title, or else of this class, in the file's order; raises Flux1Error when there is none."""
     nodes = list(graph.values())
