@@ -88,7 +88,7 @@ async def run(server: Connection, graph: Graph, report: Report) -> Result:
     async with server.events(client_id) as events:
         await server.queue(graph, client_id, prompt_id)
         cached = await follow(events, graph, prompt_id, report)
-    outputs = (await server.ended(prompt_id))["outputs"]
+    outputs = (await server.history(prompt_id))["outputs"]
     pictures = [picture for output in outputs.values() for picture in output.get("images", [])]
     return Result(prompt_id, outputs, [await server.view(picture) for picture in pictures], cached)
 

@@ -90,47 +90,52 @@ class Connection:
         """Says in our words that nobody is there."""
         try:
             yield
+        except aiohttp.ClientConnectorError as error:
+            raise ServerGone(self.address, error.strerror or "nobody there") from error
         except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, asyncio.TimeoutError) as error:
             raise ServerGone(self.address, str(error) or "no answer in time") from error
-        except aiohttp.ClientResponseError as error:
-            if error.status in (502, 503, 504):  # said by a proxy whose server is gone
-                raise ServerGone(self.address, f"status {error.status}") from error
-            raise
+
+    @asynccontextmanager
+    async def answer(self, method: str, path: str, **content: Any) -> AsyncIterator[aiohttp.ClientResponse]:
+        async with self.reaching(), self.session.request(method, path, **content) as answer:
+            if answer.status in (502, 503, 504):  # said by a proxy whose server is gone
+                raise ServerGone(self.address, f"status {answer.status}")
+            yield answer
 
     async def get(self, path: str) -> Any:
         """The JSON that the server answers, for instance to `/object_info`; Flux1Error when it is no ComfyUI."""
-        async with self.reaching():
+        async with self.answer("GET", path) as answer:
+            if answer.status != 200:
+                raise self.stranger(path, f"status {answer.status}")
             try:
-                async with self.session.get(path, raise_for_status=True) as answer:
-                    return await answer.json()
+                return await answer.json()
             except (aiohttp.ContentTypeError, ValueError) as error:
                 raise self.stranger(path, "no JSON") from error
-            except aiohttp.ClientResponseError as error:
-                if error.status in (401, 403, 404, 405):
-                    raise self.stranger(path, f"status {error.status}") from error
-                raise
 
     def stranger(self, path: str, found: str) -> Flux1Error:
         return Flux1Error(
-            "This is not a ComfyUI server that can be used", expected=f"an answer to {path} at {self.address}",
+            "This server is no ComfyUI that can be used", expected=f"an answer to {path} at {self.address}",
             found=found, fix="give the address that ComfyUI prints when it has started",
         )  # fmt: skip
 
     async def post(self, path: str, body: Any = None) -> tuple[int, str]:
         """Status and text of the server's answer, for instance to `/interrupt` or `/free`."""
-        async with self.reaching(), self.session.post(path, json=body) as answer:
+        async with self.answer("POST", path, json=body) as answer:
             return answer.status, await answer.text()
 
     async def upload(self, content: bytes, name: str, folder: str = "", overwrite: bool = True) -> str:
         """Puts a picture into the server's input folder; returns the name that LoadImage knows it by.
 
-        That is another one where a different picture of this name must not be overwritten.
+        That is another one where a different picture of this name must not be overwritten. Raises RunError when the
+        server refuses it.
         """
         form = aiohttp.FormData(
             {"subfolder": folder} | ({"overwrite": "true"} if overwrite else {}), quote_fields=False
         )
         form.add_field("image", content, filename=name)
-        async with self.reaching(), self.session.post("/upload/image", data=form, raise_for_status=True) as answer:
+        async with self.answer("POST", "/upload/image", data=form) as answer:
+            if answer.status != 200:
+                raise RunError(f"The server refused the picture {name}: status {answer.status}", {}, answer.status)
             put = await answer.json()
         return f"{put['subfolder']}/{put['name']}".lstrip("/")
 
@@ -157,13 +162,15 @@ class Connection:
         queue = await self.get("/queue")
         return {entry[1] for entry in [*queue["queue_running"], *queue["queue_pending"]]}
 
-    async def ended(self, prompt_id: str) -> dict[str, Any] | None:
+    async def history(self, prompt_id: str) -> dict[str, Any] | None:
         """The prompt's entry in the history, with `outputs` and `status`; None when it has not ended."""
         return (await self.get(f"/history/{prompt_id}")).get(prompt_id)
 
     async def view(self, file: dict[str, str]) -> bytes:
-        """The content of a file that an output names."""
-        async with self.reaching(), self.session.get("/view", params=file, raise_for_status=True) as answer:
+        """The content of a file that an output names; raises RunError when the server has it no more."""
+        async with self.answer("GET", "/view", params=file) as answer:
+            if answer.status != 200:
+                raise RunError(f"The server gives no {file['filename']}: status {answer.status}", {}, answer.status)
             return await answer.read()
 
     @asynccontextmanager
@@ -173,25 +180,28 @@ class Connection:
         async with self.reaching(), self.session.ws_connect(path, max_msg_size=0) as socket:
             yield Events(self.address, socket)
 
-    async def until_there(self, patience: float, missing: Callable[[str], None]) -> None:
-        """Waits until the server answers, asking at growing distances; `missing` is told once when it doesn't.
+    async def until_there(self, patience: float, say: Callable[[str], None]) -> None:
+        """Waits until the server answers, asking at growing distances; says at once when it does not.
 
         Raises ServerGone after `patience` seconds.
         """
-        deadline, pause, told = monotonic() + patience, 0.5, False
+        deadline, pause = monotonic() + patience, 0.5
+        waiting = False
         while True:
             try:
                 await self.get("/system_stats")
-                return
+                break
             except ServerGone as gone:
                 if monotonic() + pause > deadline:
                     fix = "start ComfyUI, or give the right address with --server; then run the same command again"
-                    raise ServerGone(self.address, f"none for {patience:.0f} s ({gone.found})", fix) from gone
-                if not told:
-                    missing(gone.found)
-                    told = True
+                    raise ServerGone(self.address, f"none within {patience:.0f} s ({gone.found})", fix) from gone
+                if not waiting:
+                    say(f"No ComfyUI answers at {self.address}: {gone.found}. Trying for up to {patience:.0f} s ...")
+                    waiting = True
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, 10)
+        if waiting:
+            say("ComfyUI answers.")
 
 
 def advance(graph: Graph, cached: set[str], nodes: dict[str, dict[str, Any]]) -> tuple[float, str]:

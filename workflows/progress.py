@@ -1,5 +1,6 @@
 """A progress bar over one or more running workflows, with room for lines above it."""
 
+import sys
 from types import TracebackType
 
 from tqdm import tqdm
@@ -29,6 +30,8 @@ class Progress:
         self.bar.n = done
         self.bar.refresh()
 
-    def say(self, text: str) -> None:
-        """A line above the bar, on standard output."""
-        tqdm.write(text)
+
+def say(text: str) -> None:
+    """A line on standard output, above the bar if there is one; in a file at once, for whoever follows it."""
+    tqdm.write(text)
+    sys.stdout.flush()

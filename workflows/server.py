@@ -45,18 +45,19 @@ def serve(
     settings: Mapping[str, object] | None = None,
     options: Sequence[str] = ("--cpu",),
     patience: float = 300,
+    port: int | None = None,
 ) -> Iterator[Server]:
     """Starts ComfyUI with the pack and the given models folder, yields it once it answers, and stops it.
 
     Nothing is written outside a temporary folder, `output` and `log`. `settings` are the graph editor's, `options`
-    go to ComfyUI's command line, `patience` is how many seconds the start may take. Raises Flux1Error with the end
-    of the log when the server does not come up or can't load the pack.
+    go to ComfyUI's command line, `patience` is how many seconds the start may take, `port` a certain one instead of
+    any free one. Raises Flux1Error with the end of the log when the server does not come up or can't load the pack.
     """
     with tempfile.TemporaryDirectory(prefix="comfyui-", ignore_cleanup_errors=True) as home_name:
         home = Path(home_name).resolve()
         output, log = output or home / "output", log or home / "comfyui.log"
         lay_out(home, pack, models.resolve(), output, settings or {})
-        address = f"127.0.0.1:{free_port()}"
+        address = f"127.0.0.1:{port or free_port()}"
         command = command_line(comfyui, home, models.resolve(), output.resolve(), address, options)
         with open(log, "wb") as log_file:
             process = subprocess.Popen(
