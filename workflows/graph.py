@@ -72,11 +72,9 @@ def check_graph(graph: object, name: str | None = None) -> Graph:
             raise refuse(f"entry {key!r} without a class_type")
         if not isinstance(node.get("inputs"), dict):
             raise refuse(f"node {key!r} ({node['class_type']}) without inputs")
-    try:
-        json.dumps(graph, allow_nan=False, ensure_ascii=False).encode()
-    except ValueError as error:
+    if not is_json(graph):
         fix = "replace NaN and infinity by numbers and broken characters by whole ones"
-        raise refuse(f"a value that JSON has no word for: {error}", fix) from error
+        raise refuse("; ".join(value_faults(graph)) or "a broken character", fix)
     if faults := [*link_faults(graph), *prefix_faults(graph)]:
         raise refuse("; ".join(faults), "correct these inputs")
     try:
@@ -90,6 +88,22 @@ def check_graph(graph: object, name: str | None = None) -> Graph:
 def links(node: Node) -> Iterator[tuple[str, Link]]:
     """The inputs that come from other nodes; to a server every list is a link."""
     return ((name, value) for name, value in node["inputs"].items() if isinstance(value, list))
+
+
+def is_json(value: object) -> bool:
+    """Whether it can be sent: JSON has no word for NaN, infinity and half a character."""
+    try:
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except ValueError:
+        return False
+    return True
+
+
+def value_faults(graph: Graph) -> Iterator[str]:
+    for key, node in graph.items():
+        for name, value in node["inputs"].items():
+            if not is_json(value):
+                yield f"input {name!r} of {named(graph, key)} is {value!a}"
 
 
 def link_faults(graph: Graph) -> Iterator[str]:
