@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Flux1Error as error:
         code, text = UNFIT, str(error)
     except OSError as error:
-        code, text = UNFIT, f"{error.filename}: {error.strerror}"
+        code, text = UNFIT, str(error)
     except KeyboardInterrupt:
         code, text = STOPPED, "Stopped. The same command goes on from here."
     print(text, file=sys.stderr)

@@ -69,7 +69,7 @@ class Runner:
                     await asyncio.sleep(1)  # where it answers and yet cuts every connection
         except asyncio.CancelledError:
             with suppress(ServerGone):
-                await self.server.withdraw(list(self.here))
+                await self.server.withdraw([self.journal.sent[name] for name in self.open if name in self.journal.sent])
             raise
 
     async def follow(self) -> None:

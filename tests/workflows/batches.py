@@ -35,7 +35,7 @@ def lines(folder: Path, event: str) -> list[dict[str, Any]]:
     return [line for line in map(json.loads, text[: text.rfind("\n") + 1].splitlines()) if line["event"] == event]
 
 
-def until(condition: Callable[[], bool], seconds: float = 120) -> None:
+def until(condition: Callable[[], bool], seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
