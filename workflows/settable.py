@@ -11,6 +11,11 @@ from flux_core.errors import Flux1Error
 from .graph import Graph, title
 
 SEEDS = ("seed", "noise_seed")
+KINDS = {  # what a person may give for a value of this type: in words, and as types
+    bool: ("true or false", (bool,)),
+    int: ("a number", (int, float)),  # files have 1 where the node takes 1.0, too
+    float: ("a number", (int, float)),
+}
 
 
 @dataclass(frozen=True)
@@ -19,41 +24,39 @@ class Setting:
 
     node: str
     input: str
-    value: Any
+    value: str | bool | int | float
     names: tuple[str, ...]
 
     def of(self, text: str) -> Any:
         """The text as a value of this input's kind; raises Flux1Error when it is none."""
         if isinstance(self.value, str):
             return text
-        kind = "true or false" if isinstance(self.value, bool) else "a number"
+        what, types = KINDS[type(self.value)]
         try:
             value = json.loads(text)
-            fits = isinstance(value, bool) == isinstance(self.value, bool) and isinstance(value, int | float)
         except ValueError:
-            fits = False
-        if isinstance(self.value, int | float) and not fits:
+            value = text
+        if type(value) not in types:
             raise Flux1Error(
-                f"{self.names[0]} can't be set to this", expected=kind, found=text, fix=f"for example {self.value}"
+                f"{self.names[0]} can't be set to this", expected=what, found=text, fix=f"for example {self.value}"
             )
         return value
 
 
 def settings(graph: Graph) -> list[Setting]:
     """In the file's order."""
-    found = [
+    return [
         Setting(key, name, value, (name, f"{title(node)}.{name}", f"{node['class_type']}.{name}", f"{key}.{name}"))
         for key, node in graph.items()
         for name, value in node["inputs"].items()
-        if not isinstance(value, list)
+        if isinstance(value, str) or type(value) in KINDS
     ]
-    return found
 
 
 def shortest(setting: Setting, among: Iterable[Setting]) -> str:
     """The shortest name that means this one only."""
     count = Counter(name for other in among for name in set(other.names))
-    return next(name for name in setting.names if count[name] == 1)
+    return next((name for name in setting.names if count[name] == 1), setting.names[-1])
 
 
 def find(graph: Graph, name: str) -> Setting:
