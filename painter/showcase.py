@@ -15,7 +15,7 @@ from painter.masks import around_body
 from painter.painter import painting
 from painter.scenes import Scene, draw
 from workflows.client import Client
-from workflows.graph import Graph, read_graph
+from workflows.graph import Graph, links, read_graph
 
 WORKFLOWS = Path(__file__).parent.parent / "workflows"
 SCENE = Scene(time="day", sky="blue", body="right", ridges=3, ground="meadow", lake=True, light="right", seed=11)
@@ -59,7 +59,7 @@ def run(client: Client, workflow: str, picture: Image.Image, mask: Image.Image, 
     A second picture that it asks for is another landscape.
     """
     graph = read_graph(WORKFLOWS / "api" / f"{workflow}.json")
-    masked = {link[0] for node in graph.values() for link in links(node["inputs"]) if link[1] == 1}
+    masked = {link[0] for node in graph.values() for _, link in links(node) if link[1] == 1}
     shown, names = [], {}
     for key, node in graph.items():
         if node["class_type"] == "LoadImage":
@@ -69,10 +69,6 @@ def run(client: Client, workflow: str, picture: Image.Image, mask: Image.Image, 
             shown.append(Image.composite(Image.new("RGB", seen.size, "grey"), seen, mask) if key in masked else seen)
     graph = adapted(graph, names, picture.size)
     return Run(shown, [image.convert("RGB") for image in client.run(graph, progress).images])
-
-
-def links(inputs: Mapping[str, object]) -> list[list]:
-    return [value for value in inputs.values() if isinstance(value, list)]
 
 
 def adapted(graph: Graph, pictures: Mapping[str, str], size: tuple[int, int]) -> Graph:

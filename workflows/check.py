@@ -23,11 +23,13 @@ FOLDERS = {
 }  # fmt: skip
 """Where ComfyUI's and our loaders look, by the name of their input."""
 
-Links = Mapping[str, Mapping[str, str]]
+Downloads = Mapping[str, Mapping[str, str]]
 """Folder (`directory`) and download link (`url`) by a model file's name."""
 
 
-def check_on_server(graph: Graph, infos: Mapping[str, Info], files: Links = {}, packs: Mapping[str, str] = {}) -> None:
+def check_on_server(
+    graph: Graph, infos: Mapping[str, Info], files: Downloads = {}, packs: Mapping[str, str] = {}
+) -> None:
     """Raises Flux1Error when a server whose `/object_info` is `infos` can't run the workflow.
 
     `files` and `packs` (names in ComfyUI's registry, by node type) are what the workflow's file says of itself.
@@ -101,7 +103,7 @@ def choices(graph: Graph, infos: Mapping[str, Info]) -> Iterator[tuple[Setting, 
             yield setting, bool(options.get("image_upload"))
 
 
-def missing_models(graph: Graph, infos: Mapping[str, Info], files: Links) -> Iterator[str]:
+def missing_models(graph: Graph, infos: Mapping[str, Info], files: Downloads) -> Iterator[str]:
     for setting, picture in choices(graph, infos):
         file = PurePath(setting.value)
         if picture or file.suffix.lower() not in WEIGHTS:
