@@ -56,7 +56,10 @@ def main(runner: str, file: Path) -> dict[str, float]:
 
 
 def loaders() -> dict[str, Callable[[Path], Any]]:
-    """MODELs by runner."""
+    """MODELs by runner; all that loading needs is imported."""
+    import comfy.sd  # noqa: F401
+    from flux1.nodes import bridge  # noqa: F401
+
     from . import steps
 
     return {
