@@ -63,7 +63,7 @@ def measure(file: Path, quick: bool, bar: tqdm) -> dict[str, Any]:
 
     bar.set_description("memory")
     memories = {}
-    for runner in memory.RUNNERS:
+    for runner in memory.QUICK if quick else memory.RUNNERS:
         memories[runner] = memory.measured(runner, file)
         tick()
 
@@ -95,7 +95,7 @@ def measure(file: Path, quick: bool, bar: tqdm) -> dict[str, Any]:
     compare("step.512", steps.given(512), everyone, 2 if quick else 7)
     if not quick:
         compare("step.1024", steps.given(1024), everyone, 5)
-    compare("kontext.512", steps.given(512, reference=True), strong[:1] if quick else everyone, 2 if quick else 5)
+    compare("kontext.512", steps.given(512, reference=True), strong[:1] if quick else everyone, 1 if quick else 5)
     bar.set_description("run")
     lines += run_lines({"ours": mine.patcher} | models, exact.patcher, quick, tick)
     lines.append(tiny_line(file.parent, quick, tick))
@@ -179,7 +179,8 @@ def table(report: dict[str, Any]) -> str:
         *(
             f"| {runner} | {memories[runner]['load'] / GB:.2f} GB | {memories[runner]['run'] / GB:.2f} GB "
             f"| {memories[runner]['load_seconds']:.2f} |"
-            for runner in memory.RUNNERS
+            for runner in memories
+            if runner != "file"
         ),
         "",
         f"CUDA: {report['cuda']}",

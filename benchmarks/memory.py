@@ -16,6 +16,7 @@ from typing import Any
 from .inside import ROOT, comfyui, pack
 
 RUNNERS = ("ours", "ours-unpacked", "ours-without-table", "comfy-default", "comfy-bf16")
+QUICK = ("ours-unpacked", "ours-without-table", "comfy-default")
 
 
 def measured(runner: str, file: Path) -> dict[str, float]:

@@ -11,7 +11,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-HEADER = re.compile(r"([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ (\d+)")  # start-end, permissions, offset, device, inode
+MAPPING = re.compile(r"^(\w+)-(\w+) \S+ \S+ \S+ ([1-9]\d*) .*?^Anonymous: +(\d+) kB$", re.MULTILINE | re.DOTALL)
+"""Of /proc/self/smaps: start-end, permissions, offset, device, inode of a file; how much of it was changed."""
+
+WORTHWHILE = 16 << 20
+"""Bytes; for less the list of mappings is not even read, which takes some milliseconds."""
 
 
 def release(tensors: Iterable[Tensor]) -> int:
@@ -20,10 +24,11 @@ def release(tensors: Iterable[Tensor]) -> int:
     Nothing is read from or written to the disk: the system keeps the file's pages as long as it has room. On Linux; does
     nothing elsewhere, nor to tensors on other devices, in memory of their own, or in a mapping that was written to.
     """
-    if sys.platform != "linux":
+    here = [tensor for tensor in tensors if tensor.device.type == "cpu"]
+    if sys.platform != "linux" or sum(tensor.nbytes for tensor in here) < WORTHWHILE:
         return 0
     mappings, page, released = list(untouched_mappings()), mmap.PAGESIZE, 0
-    for tensor in (tensor for tensor in tensors if tensor.device.type == "cpu"):
+    for tensor in here:
         start, end = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
         first, last = -(-start // page) * page, end // page * page  # whole pages that are all the tensor's
         if first < last and any(start in mapping and end - 1 in mapping for mapping in mappings):
@@ -33,10 +38,7 @@ def release(tensors: Iterable[Tensor]) -> int:
 
 
 def untouched_mappings() -> Iterator[range]:
-    """Addresses of each mapped file of which no page was changed: `Anonymous` counts those that were."""
-    start = end = inode = 0
-    for line in Path("/proc/self/smaps").read_text().splitlines():
-        if header := HEADER.match(line):
-            start, end, inode = int(header[1], 16), int(header[2], 16), int(header[3])
-        elif inode and re.fullmatch(r"Anonymous:\s+0 kB", line):
-            yield range(start, end)
+    """Addresses of each mapped file of which no page was changed."""
+    for start, end, _, changed in MAPPING.findall(Path("/proc/self/smaps").read_text()):
+        if changed == "0":
+            yield range(int(start, 16), int(end, 16))
