@@ -35,7 +35,7 @@ class Flux1EncodeImage(io.ComfyNode):
         image = pictures.rgb(image)
         padded = pictures.pad_to_tokens(image)
         size = bridge.true_size(pictures.size_of(image), padded)
-        return io.NodeOutput({"samples": vae.encode(padded), **size})
+        return io.NodeOutput({"samples": bridge.encode(vae, padded), **size})
 
 
 class Flux1DecodeImage(io.ComfyNode):
@@ -58,7 +58,7 @@ class Flux1DecodeImage(io.ComfyNode):
 
     @classmethod
     def execute(cls, latent: dict[str, Any], vae: Any) -> io.NodeOutput:
-        return io.NodeOutput(bridge.cut_to_true_size(vae.decode(latent["samples"]), latent))
+        return io.NodeOutput(bridge.cut_to_true_size(bridge.decode(vae, latent["samples"]), latent))
 
 
 NODES = [Flux1EncodeImage, Flux1DecodeImage]

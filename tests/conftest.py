@@ -82,6 +82,18 @@ def server(running: "Server") -> "Client":
 
 
 @pytest.fixture(scope="session")
+def faulty_running(checkout: Path, models: Path, tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Server]":
+    """A second server, with nodes beside the pack that make things go wrong."""
+    from workflows.server import NAME, serve
+
+    paths = tmp_path_factory.mktemp("faulty") / "paths.yaml"
+    paths.write_text(f"faulty: {{custom_nodes: {ROOT / 'tests/faults/custom_nodes'}}}")
+    options = ["--extra-model-paths-config", str(paths), "--whitelist-custom-nodes", NAME, "faulty"]
+    with serve(models, comfyui=checkout, options=("--cpu", "--fp32-unet", *options)) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def painter(checkout: Path) -> "Iterator[Painter]":
     """A server of its own with the trained family."""
     from painter.painter import WEIGHTS, Painter
