@@ -11,6 +11,7 @@ import pytest
 
 if TYPE_CHECKING:
     from painter.painter import Painter
+    from tests.faults.running import Place
     from workflows.client import Client
     from workflows.server import Server
 
@@ -91,6 +92,32 @@ def faulty_running(checkout: Path, models: Path, tmp_path_factory: pytest.TempPa
     options = ["--extra-model-paths-config", str(paths), "--whitelist-custom-nodes", NAME, "faulty"]
     with serve(models, comfyui=checkout, options=("--cpu", "--fp32-unet", *options)) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def place(faulty_running: "Server") -> "Place":
+    """Where things go wrong."""
+    from tests.faults.running import Place
+    from workflows.client import Client
+
+    return Place(faulty_running, Client(faulty_running.address))
+
+
+@pytest.fixture(scope="session")
+def reference(running: "Server", server: "Client") -> "Place":
+    """Where they are as they should be."""
+    from tests.faults.running import Place
+
+    return Place(running, server)
+
+
+@pytest.fixture
+def alive(place: "Place", reference: "Place") -> Iterator[None]:
+    """After the test the server in it paints what another one does."""
+    from tests.faults.running import assert_same
+
+    yield
+    assert_same(place, reference)
 
 
 @pytest.fixture(scope="session")

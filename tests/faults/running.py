@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from PIL import Image, ImageStat
+from safetensors.torch import load_file, save_file
 
 from tests.nodes.graphs import encoders
 from workflows.client import Client, RunError
@@ -33,9 +34,14 @@ class Place:
 
 
 def sampled(
-    add: GraphBuilder, file: str = DEV, *changes: Change, seed: int = 1, compute: str = "auto", **settings: Any
+    add: GraphBuilder,
+    file: str = DEV,
+    *changes: Change,
+    seed: int | None = None,
+    compute: str = "auto",
+    **settings: Any,
 ) -> Link:
-    """The latent of a small picture by our nodes; `changes` go between loader and sampler."""
+    """The latent of a small picture by our nodes, by default of a fresh seed; `changes` go between loader and sampler."""
     clip, _ = encoders(add)
     flux = add("Flux1LoadModel", model_name=file, weight_dtype="default", variant="auto", compute_dtype=compute)[0]
     for change in changes:
@@ -43,7 +49,7 @@ def sampled(
     text = add("Flux1TextEncode", clip=clip, prompt="a lake below mountains", guidance=3.5)[0]
     latent = add("Flux1EmptyLatent", preset="custom", width=64, height=48, batch_size=1)[0]
     inputs = {"steps": 3, "strength": 1.0, "latent": latent, **settings}
-    return add("Flux1Sampler", model=flux, positive=text, seed=seed, **inputs)[0]
+    return add("Flux1Sampler", model=flux, positive=text, seed=next(FRESH) if seed is None else seed, **inputs)[0]
 
 
 def faulty_model(step: int, fault: str) -> Change:
@@ -70,6 +76,36 @@ def assert_same(place: Place, reference: Place, *model: Any, **settings: Any) ->
     """After whatever happened to it, a server paints what another one does, bit for bit."""
     seed = next(FRESH)
     assert torch.equal(*(latent(each, *model, seed=seed, **settings) for each in (reference, place)))
+
+
+def written(place: Place, samples: torch.Tensor) -> str:
+    """A latent in the server's input folder, for LoadLatent; returns its name."""
+    name = f"{next(FRESH)}.latent"
+    save_file(
+        {"latent_tensor": samples, "latent_format_version_0": torch.tensor([])}, place.running.home / "input" / name
+    )
+    return name
+
+
+def graph_of(make: Callable[[GraphBuilder], Link]) -> Graph:
+    """A graph that ends in the latent that `make` adds."""
+    add = GraphBuilder()
+    add("SaveLatent", samples=make(add), filename_prefix="test/latent")
+    return add.graph
+
+
+def picture_of(make: Callable[[GraphBuilder], Link], prefix: str = "test/picture") -> Graph:
+    """A graph that ends in the picture in the latent that `make` adds."""
+    add = GraphBuilder()
+    latent, (_, vae) = make(add), encoders(add)
+    add("SaveImage", images=add("Flux1DecodeImage", latent=latent, vae=vae)[0], filename_prefix=prefix)
+    return add.graph
+
+
+def finite(image: Image.Image) -> bool:
+    """Neither black nor white nor of one colour."""
+    stat = ImageStat.Stat(image.convert("L"))
+    return 0 < stat.mean[0] < 255 and stat.stddev[0] > 0
 
 
 def refused(place: Place, graph: Graph, *words: str, status: int | None = None) -> RunError:
@@ -112,3 +148,16 @@ def events(place: Place, graph: Graph, on_event: Callable[[dict[str, Any]], None
         raise AssertionError("the connection ended")
 
     return place.client.wait(follow())
+
+
+def interrupted(place: Place, graph: Graph, before: Callable[[], None] = lambda: None) -> list[dict[str, Any]]:
+    """All that the server says of a run that is interrupted once it samples; `before` that something is called."""
+    asked: list[bool] = []
+
+    def interrupt(event: dict[str, Any]) -> None:
+        if event["type"] == "progress" and not asked:
+            asked.append(True)
+            before()
+            place.client.post("/interrupt")
+
+    return events(place, graph, interrupt)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from typing import Any
 
 import torch
@@ -10,8 +11,20 @@ from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import ComfyExtension, io
 
 
+def out_of_memory(velocity: torch.Tensor) -> torch.Tensor:
+    raise torch.OutOfMemoryError("injected")
+
+
+def slow(velocity: torch.Tensor) -> torch.Tensor:
+    time.sleep(0.12)  # ComfyUI reports no progress twice within 0.1 s
+    return velocity
+
+
+FAULTS = {"nan": lambda velocity: velocity * float("nan"), "out of memory": out_of_memory, "slow": slow}
+
+
 class FaultyModel(io.ComfyNode):
-    """A MODEL that gives NaN, or runs out of memory, at one step of every run."""
+    """A MODEL that gives NaN, runs out of memory, or takes its time, at one step of every run (0: at each)."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -20,8 +33,8 @@ class FaultyModel(io.ComfyNode):
             category="tests",
             inputs=[
                 io.Model.Input("model"),
-                io.Int.Input("step", min=1),
-                io.Combo.Input("fault", options=["nan", "out of memory"]),
+                io.Int.Input("step", min=0),
+                io.Combo.Input("fault", options=list(FAULTS)),
             ],
             outputs=[io.Model.Output()],
         )
@@ -30,12 +43,9 @@ class FaultyModel(io.ComfyNode):
     def execute(cls, model: Any, step: int, fault: str) -> io.NodeOutput:
         def wrapper(executor: Any, x: Any, timestep: Any, *rest: Any, **settings: Any) -> Any:
             options = rest[-1]
-            out = executor(x, timestep, *rest, **settings)
-            if options["sigmas"][0] != options["sample_sigmas"][step - 1]:
-                return out
-            if fault == "nan":
-                return out * float("nan")
-            raise torch.OutOfMemoryError("injected")
+            velocity = executor(x, timestep, *rest, **settings)
+            strikes = step == 0 or options["sigmas"][0] == options["sample_sigmas"][step - 1]
+            return FAULTS[fault](velocity) if strikes else velocity
 
         clone = model.clone()
         clone.add_wrapper(WrappersMP.DIFFUSION_MODEL, wrapper)
@@ -62,6 +72,8 @@ class FaultyVae(io.ComfyNode):
 
 
 class Decoder:
+    """An autoencoder's decoder that fails the first so many times."""
+
     def __init__(self, model: torch.nn.Module, times: int):
         self.model, self.times = model, times
 
@@ -73,6 +85,8 @@ class Decoder:
 
 
 class Faulty(ComfyExtension):
+    """The pack."""
+
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [FaultyModel, FaultyVae]
 
