@@ -45,7 +45,7 @@ BF16 = {"compute": "bf16"}
 
 
 def cut_short(place: Place, *model) -> None:
-    graph = graph_of(lambda add: sampled(add, *model, steps=500, **BF16))
+    graph = graph_of(lambda add: sampled(add, *model, steps=200, **BF16))
     assert interrupted(place, graph)[-1]["type"] == "execution_interrupted"
 
 
@@ -189,7 +189,7 @@ def servers(models: Path, checkout: Path) -> Iterator[itertools.chain]:
 def busy(place: Place) -> None:
     """At work on a picture that would take for ever, three more behind it."""
     for _ in range(4):
-        place.client.queue(graph_of(lambda add: sampled(add, steps=5000)))
+        place.client.queue(graph_of(lambda add: sampled(add, steps=2000)))
     while not place.client.get("/queue")["queue_running"]:
         time.sleep(0.1)
     time.sleep(1)
