@@ -1,10 +1,9 @@
 """A server that is interrupted, killed, out of memory or of disk: the next picture is the one it should be."""
 
-import itertools
 import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -174,16 +173,15 @@ def test_Q21_an_error_is_told_in_its_own_first_line(place: Place):
 
 
 @pytest.fixture(scope="module")
-def servers(models: Path, checkout: Path) -> Iterator[itertools.chain]:
-    """One server after the other, in the same place."""
+def start(models: Path, checkout: Path) -> Iterator[Callable[[], Place]]:
+    """Starts a server, and another one when called again."""
     with ExitStack() as stack:
 
-        def start() -> Place:
-            options = ("--cpu", "--fp32-unet", "--reserve-vram", "0")
-            running = stack.enter_context(serve(models, comfyui=checkout, options=options))
+        def another() -> Place:
+            running = stack.enter_context(serve(models, comfyui=checkout, options=("--cpu", "--fp32-unet")))
             return Place(running, Client(running.address))
 
-        yield start
+        yield another
 
 
 def busy(place: Place) -> None:
@@ -195,12 +193,12 @@ def busy(place: Place) -> None:
     time.sleep(1)
 
 
-def test_Q16_killed_at_work_and_started_again_it_paints_the_same_and_ends_when_asked(servers, reference: Place):
-    first = servers()
+def test_Q16_killed_at_work_and_started_again_it_paints_the_same_and_ends_when_asked(start, reference: Place):
+    first = start()
     busy(first)
     first.running.process.send_signal(signal.SIGKILL)
     first.running.process.wait(timeout=60)
-    second = servers()
+    second = start()
     for arm in ARMS.values():
         assert_same(second, reference, *arm, **BF16)
     busy(second)
