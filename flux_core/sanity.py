@@ -55,6 +55,17 @@ def check_latent(latent: Tensor) -> None:
     )
 
 
+def check_conditioning(name: str, values: Tensor) -> None:
+    """Raise Flux1Error where a tensor of a conditioning has NaN. Infinity is let through: masks say no with it."""
+    if values.isnan().any():
+        raise Flux1Error(
+            f"The conditioning has NaN (non-finite values): {name}",
+            expected="finite values",
+            found=f"{values.isnan().sum()} NaN of {values.numel()}",
+            fix="a text encoder's file, the VAE's or a picture may be damaged: get the files again",
+        )
+
+
 def check_vae_weights(weights: Mapping[str, Tensor], file: str) -> None:
     """Raise Flux1Error for the first of a VAE's weights that has NaN or infinite values."""
     for name, weight in weights.items():

@@ -28,11 +28,7 @@ def checked_run(
     sanity.check_levels(sigmas)
     sanity.check_latent(latent)
     for name, values in tensors_of(executor.class_obj.conds):
-        sanity.check_finite(
-            values,
-            f"The conditioning has NaN or infinite values (non-finite): {name}",
-            "a text encoder's file, the VAE's or a picture may be damaged: get the files again",
-        )
+        sanity.check_conditioning(name, values)
     steps = sanity.Steps()
 
     def on_step(step: int, clean: Tensor, *more: Any) -> None:

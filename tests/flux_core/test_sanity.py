@@ -97,6 +97,13 @@ def test_a_latent_of_another_model_is_refused(latent):
         sanity.check_latent(latent)
 
 
+def test_a_conditioning_may_say_no_with_infinity_but_not_be_nan():
+    sanity.check_conditioning("attention_mask", torch.tensor([0.0, -float("inf")]))
+    sanity.check_conditioning("attention_mask", torch.tensor([True, False]))
+    with pytest.raises(Flux1Error, match="cross_attn.*1 NaN of 2"):
+        sanity.check_conditioning("cross_attn", torch.tensor([0.0, NAN]))
+
+
 def test_a_damaged_weight_of_a_vae_is_named_in_any_type():
     damaged = {"a.weight": torch.zeros(3), "b.weight": torch.tensor([1.0, NAN])}
     for dtype in (torch.float16, torch.bfloat16, torch.float8_e4m3fn):
