@@ -56,6 +56,10 @@ def faulty_model(step: int, fault: str) -> Change:
     return lambda add, flux: add("FaultyModel", model=flux, step=step, fault=fault)[0]
 
 
+SLOW = faulty_model(0, "slow")
+"""At each step, so that a run lasts long enough to be interrupted."""
+
+
 def lora(name: str, strength: float = 1.0) -> Change:
     how = {"strength": "custom", "strength.value": strength}
     return lambda add, flux: add("Flux1LoadLora", model=flux, lora_name=name, **how)[0]

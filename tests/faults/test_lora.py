@@ -13,6 +13,7 @@ from tests.faults.running import (
     FP8,
     FRESH,
     OURS,
+    SLOW,
     Place,
     assert_same,
     graph_of,
@@ -79,7 +80,7 @@ def test_a_lora_that_is_gone_leaves_no_trace(place: Place, reference: Place, fil
 
 @pytest.mark.parametrize("file", [DEV, FP8])
 def test_R07_an_interrupted_lora_leaves_no_trace(place: Place, reference: Place, file):
-    graph = graph_of(lambda add: sampled(add, file, lora(STYLE), steps=200))
+    graph = graph_of(lambda add: sampled(add, file, lora(STYLE), SLOW, steps=40))
     assert interrupted(place, graph)[-1]["type"] == "execution_interrupted"
     assert_same(place, reference, file)
     assert_same(place, reference, file, lora(STYLE))

@@ -15,6 +15,7 @@ from tests.faults.running import (
     FP8,
     FRESH,
     OURS,
+    SLOW,
     Place,
     assert_same,
     faulty_model,
@@ -44,7 +45,7 @@ BF16 = {"compute": "bf16"}
 
 
 def cut_short(place: Place, *model) -> None:
-    graph = graph_of(lambda add: sampled(add, *model, steps=200, **BF16))
+    graph = graph_of(lambda add: sampled(add, *model, SLOW, steps=40, **BF16))
     assert interrupted(place, graph)[-1]["type"] == "execution_interrupted"
 
 
@@ -94,7 +95,7 @@ def test_Q01_an_interrupt_stops_at_once(place: Place):
     def watch() -> float:
         return sum(server.cpu_times()[:2])
 
-    graph = graph_of(lambda add: sampled(add, DEV, steps=1000))
+    graph = graph_of(lambda add: sampled(add, DEV, SLOW, steps=40))
     heard = interrupted(place, graph, lambda: marks.append(watch()))
     assert heard[-1]["type"] == "execution_interrupted" and watch() - marks[0] < 2
 
@@ -187,7 +188,7 @@ def start(models: Path, checkout: Path) -> Iterator[Callable[[], Place]]:
 def busy(place: Place) -> None:
     """At work on a picture that would take for ever, three more behind it."""
     for _ in range(4):
-        place.client.queue(graph_of(lambda add: sampled(add, steps=2000)))
+        place.client.queue(graph_of(lambda add: sampled(add, steps=5000)))
     while not place.client.get("/queue")["queue_running"]:
         time.sleep(0.1)
     time.sleep(1)
