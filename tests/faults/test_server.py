@@ -84,7 +84,7 @@ def test_after_a_fault_the_next_picture_is_the_same_bit_for_bit(place: Place, re
 def test_Q23_unloaded_between_fp8_with_and_without_a_lora(place: Place, reference: Place):
     for arm in ("fp8", "fp8 and LoRA", "fp8", "fp8 and LoRA"):
         assert_same(place, reference, *ARMS[arm], **BF16)
-        place.client.post("/free", {"unload_models": True, "free_memory": True})
+        place.client.post("/free", {"unload_models": True})
 
 
 def test_Q01_an_interrupt_stops_at_once(place: Place):
