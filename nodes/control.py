@@ -43,7 +43,7 @@ class Flux1ControlConditioning(io.ComfyNode):
     def execute(cls, conditioning: list, vae: Any, control_image: Any) -> io.NodeOutput:
         control = pictures.rgb(control_image)
         padded = pictures.pad_to_tokens(control)
-        encoded = vae.encode(padded)
+        encoded = bridge.encode(vae, padded)
         shown = {"concat_latent_image": encoded, bridge.NEEDS_CHANNELS: bridge.CONTROL_CHANNELS}
         latent = {"samples": encoded.new_zeros(encoded.shape), **bridge.true_size(pictures.size_of(control), padded)}
         return io.NodeOutput(bridge.with_values(conditioning, shown), latent)

@@ -58,11 +58,8 @@ class Flux1EncodeImage(io.ComfyNode):
         image = pictures.rgb(image)
         padded = pictures.pad_to_tokens(image)
         size = bridge.true_size(pictures.size_of(image), padded)
-        if in_tiles(tiled, *pictures.size_of(padded)):
-            samples = vae.encode_tiled(padded, tile_x=TILE, tile_y=TILE, overlap=OVERLAP)
-        else:
-            samples = vae.encode(padded)
-        return io.NodeOutput({"samples": samples, **size})
+        tiles = (TILE, OVERLAP) if in_tiles(tiled, *pictures.size_of(padded)) else None
+        return io.NodeOutput({"samples": bridge.encode(vae, padded, tiles), **size})
 
 
 class Flux1DecodeImage(io.ComfyNode):
@@ -86,14 +83,9 @@ class Flux1DecodeImage(io.ComfyNode):
 
     @classmethod
     def execute(cls, latent: dict[str, Any], vae: Any, tiled: str = AUTO) -> io.NodeOutput:
-        samples = latent["samples"]
-        height, width = (cells * LATENT_SCALE for cells in samples.shape[-2:])
-        if in_tiles(tiled, width, height):
-            tile, overlap = TILE // LATENT_SCALE, OVERLAP // LATENT_SCALE
-            image = vae.decode_tiled(samples, tile_x=tile, tile_y=tile, overlap=overlap)
-        else:
-            image = vae.decode(samples)
-        return io.NodeOutput(bridge.cut_to_true_size(image, latent))
+        height, width = (cells * LATENT_SCALE for cells in latent["samples"].shape[-2:])
+        tiles = (TILE // LATENT_SCALE, OVERLAP // LATENT_SCALE) if in_tiles(tiled, width, height) else None
+        return io.NodeOutput(bridge.cut_to_true_size(bridge.decode(vae, latent["samples"], tiles), latent))
 
 
 NODES = [Flux1EncodeImage, Flux1DecodeImage]

@@ -81,11 +81,11 @@ class Flux1FillConditioning(io.ComfyNode):
         size = pictures.size_of(image)
         image, mask = pictures.pad_to_tokens(image), pictures.pad_to_tokens(mask[..., None])[..., 0]
         shown = {
-            "concat_latent_image": vae.encode(masked_pixels(image, mask)),
+            "concat_latent_image": bridge.encode(vae, masked_pixels(image, mask)),
             "concat_mask": mask[:, None],
             bridge.NEEDS_CHANNELS: bridge.FILL_CHANNELS,
         }
-        latent = {"samples": vae.encode(image), **bridge.true_size(size, image)}
+        latent = {"samples": bridge.encode(vae, image), **bridge.true_size(size, image)}
         if noise_mask:
             latent["noise_mask"] = mask[:, None]
         share = f"{mask.mean():.1%} of {size[0]} x {size[1]} pixels to paint"

@@ -79,10 +79,13 @@ class Flux1KontextReference(io.ComfyNode):
         scale: float = 1.0,
     ) -> io.NodeOutput:
         sized = [pictures.SIZINGS[sizing](pictures.rgb(image)) for image in images.values() if image is not None]
-        canvas = vae.encode(sized[0].image)
-        latents = [canvas, *(vae.encode(picture.image) for picture in sized[1:])]
+        canvas = bridge.encode(vae, sized[0].image)
+        latents = [canvas, *(bridge.encode(vae, picture.image) for picture in sized[1:])]
         if scale < 1:
-            latents, placement = [vae.encode(pictures.scaled(picture.image, scale)) for picture in sized], "canvas"
+            latents, placement = (
+                [bridge.encode(vae, pictures.scaled(picture.image, scale)) for picture in sized],
+                "canvas",
+            )
         conditioning = bridge.with_values(conditioning, {"reference_latents": latents}, append=True)
         conditioning = bridge.with_values(conditioning, {"reference_latents_method": placement})
         latent = {"samples": canvas, **bridge.true_size(sized[0].size, sized[0].image)}

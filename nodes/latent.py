@@ -8,6 +8,8 @@ import torch
 from comfy_api.latest import io
 
 from ..flux_core.conditioning import LATENT_SCALE
+from ..flux_core.packing import token_count
+from . import bridge
 
 CUSTOM = "custom"
 PRESETS: dict[str, tuple[int, int]] = {
@@ -53,6 +55,7 @@ class Flux1EmptyLatent(io.ComfyNode):
                 io.Int.Input("batch_size", default=1, min=1, max=64, tooltip="How many pictures at once."),
             ],
             outputs=[io.Latent.Output(tooltip="Empty: the sampler fills it with noise.")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -61,7 +64,8 @@ class Flux1EmptyLatent(io.ComfyNode):
         # In whole tokens: the API lets any number through.
         cells = [-(-side // 16) * 16 // LATENT_SCALE for side in (height, width)]
         latent = {"samples": torch.zeros(batch_size, 16, *cells), "downscale_ratio_spacial": LATENT_SCALE}
-        return io.NodeOutput(latent)
+        said = f"{cells[1] * LATENT_SCALE} x {cells[0] * LATENT_SCALE} pixels, {token_count(*cells)} tokens"
+        return io.NodeOutput(latent, ui=bridge.said(cls, said))
 
 
 NODES = [Flux1EmptyLatent]

@@ -11,6 +11,7 @@ import pytest
 
 if TYPE_CHECKING:
     from painter.painter import Painter
+    from tests.faults.running import Place
     from workflows.client import Client
     from workflows.server import Server
 
@@ -85,6 +86,44 @@ def server(running: "Server") -> "Client":
     from workflows.client import Client
 
     return Client(running.address)
+
+
+@pytest.fixture(scope="session")
+def faulty_running(checkout: Path, models: Path, tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Server]":
+    """A second server, with nodes beside the pack that make things go wrong."""
+    from workflows.server import NAME, serve
+
+    paths = tmp_path_factory.mktemp("faulty") / "paths.yaml"
+    paths.write_text(f"faulty: {{custom_nodes: {ROOT / 'tests/faults/custom_nodes'}}}")
+    options = ["--extra-model-paths-config", str(paths), "--whitelist-custom-nodes", NAME, "faulty"]
+    with serve(models, comfyui=checkout, options=("--cpu", "--fp32-unet", *options)) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def place(faulty_running: "Server") -> "Place":
+    """Where things go wrong."""
+    from tests.faults.running import Place
+    from workflows.client import Client
+
+    return Place(faulty_running, Client(faulty_running.address))
+
+
+@pytest.fixture(scope="session")
+def reference(running: "Server", server: "Client") -> "Place":
+    """Where they are as they should be."""
+    from tests.faults.running import Place
+
+    return Place(running, server)
+
+
+@pytest.fixture
+def alive(place: "Place", reference: "Place") -> Iterator[None]:
+    """After the test the server in it paints what another one does."""
+    from tests.faults.running import assert_same
+
+    yield
+    assert_same(place, reference)
 
 
 @pytest.fixture(scope="session")

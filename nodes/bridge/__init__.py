@@ -1,5 +1,6 @@
 """The one bridge to ComfyUI's internals; nodes reach them through here alone."""
 
+from .autoencoder import decode, encode
 from .depth import predicted_depth
 from .guidance import with_guidance
 from .loading import load_model, load_text_encoders, load_vae
@@ -18,7 +19,9 @@ __all__ = [
     "add_text_lora",
     "check_tileable",
     "cut_to_true_size",
+    "decode",
     "empty_fixed",
+    "encode",
     "euler_sampler",
     "guider",
     "load_lora",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from functools import cache
@@ -19,8 +20,9 @@ import torch
 from torch import Tensor
 
 from ...flux_core import checkpoint, processor
+from ...flux_core.sanity import check_vae_weights
 from ...flux_core.variants import VARIANTS
-from . import constants, packed
+from . import checks, constants, packed
 from .transformer import Flux1Model
 
 
@@ -65,6 +67,7 @@ def load_model(
     model.load_model_weights(weights, "", assign=patcher.is_dynamic() or config.quant_config is None)
     patcher.cached_patcher_init = (load_model, (path, dtype, variant, compute, pack, compiled))
     constants.attach(patcher)
+    checks.attach(patcher)
     return patcher
 
 
@@ -162,8 +165,12 @@ def _text_encoder_patcher(t5_path: str, clip_path: str, disable_dynamic: bool = 
 
 
 def load_vae(path: str, disable_dynamic: bool = False) -> comfy.sd.VAE:
-    """ComfyUI's VAE; sizes other than the released ones come from the file's shapes and metadata."""
+    """ComfyUI's VAE; sizes other than the released ones come from the file's shapes and metadata.
+
+    Raises Flux1Error for weights that are NaN: whoever decodes with them, ComfyUI's own node too, paints black.
+    """
     weights, metadata = comfy.utils.load_torch_file(path, return_metadata=True)
+    check_vae_weights(weights, os.path.basename(path))
     config = vae_config(weights)
     if config is None:
         vae = comfy.sd.VAE(sd=weights, metadata=metadata)

@@ -18,7 +18,8 @@ from ...flux_core.errors import Flux1Error
 from ...flux_core.schedule import within
 from ...flux_core.tiles import Tile, blended
 from ...flux_core.variants import VARIANTS, Variant, variants_like
-from .transformer import LATENT_CHANNELS, Flux1Model, params_of
+from .checks import checked
+from .transformer import Flux1Model, params_of
 
 VARIANT = "flux1_variant"
 """A MODEL's attachment: which FLUX.1 it is by now, where a LoRA made it another one than was loaded."""
@@ -122,17 +123,10 @@ def variant_of(model: Any) -> Variant:
 
 
 def empty_fixed(model: Any, latent: dict[str, Any]) -> dict[str, Any]:
-    """The latent with FLUX.1's 16 channels: an empty one is widened, a full one of another model is refused."""
+    """The latent with FLUX.1's 16 channels, if it is empty."""
     samples = comfy.sample.fix_empty_latent_channels(
         model, latent["samples"], latent.get("downscale_ratio_spacial"), latent.get("downscale_ratio_temporal")
     )
-    if samples.shape[1] != LATENT_CHANNELS:
-        raise Flux1Error(
-            "The latent is not FLUX.1's",
-            expected=f"{LATENT_CHANNELS} channels",
-            found=f"{samples.shape[1]} channels",
-            fix="encode the picture with FLUX.1's ae.safetensors (Flux1LoadVAE), or start from Flux1EmptyLatent",
-        )
     return {**latent, "samples": samples}
 
 
@@ -148,7 +142,7 @@ class Guider(comfy.samplers.CFGGuider):
     """ComfyUI's, with true CFG in a part of the run only: outside of it the negative prompt is not even asked."""
 
     def __init__(self, model: Any, window: tuple[float, float]):
-        super().__init__(model)
+        super().__init__(checked(model))
         self.window = window
 
     def predict_noise(self, x: Tensor, timestep: Tensor, model_options: dict[str, Any] = {}, seed: int | None = None):
@@ -186,7 +180,7 @@ def sample(
     A schedule of fewer than two levels has no step: the latent comes back as it is. Progress bar, previews,
     interruption, noise mask, hooks and wrappers are ComfyUI's.
 
-    Raises Flux1Error when the result has NaN or infinite values.
+    Raises Flux1Error when a step's result has NaN or infinite values.
     """
     if len(sigmas) < 2:
         return latent
@@ -200,12 +194,5 @@ def sample(
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         seed=seed,
     )
-    if not samples.isfinite().all():
-        raise Flux1Error(
-            "The sampler's result has NaN or infinite values (non-finite)",
-            expected="finite latents",
-            found=f"{(~samples.isfinite()).sum()} non-finite values of {samples.numel()}",
-            fix="the model file may be damaged, or its weight_dtype unfit: reload it with weight_dtype default",
-        )
     out = {key: value for key, value in latent.items() if not key.startswith("downscale_ratio")}
     return {**out, "samples": samples.to(comfy.model_management.intermediate_device())}
