@@ -91,7 +91,9 @@ def edit(source: np.ndarray, drift: Drift, share: float = 0.0, seed: int = 0) ->
 def smooth_field(height: int, width: int, random: np.random.Generator) -> np.ndarray:
     """`(height, width, 3)` in [-1, 1], a wave or less across the picture."""
     y, x = np.linspace(0, 1, height)[:, None], np.linspace(0, 1, width)
-    waves = [np.sin(np.pi * (a * x + b * y) + c) for a, b, c in random.uniform((-1.5, -1.5, 0), (1.5, 1.5, 6.3), (3, 3))]
+    waves = [
+        np.sin(np.pi * (a * x + b * y) + c) for a, b, c in random.uniform((-1.5, -1.5, 0), (1.5, 1.5, 6.3), (3, 3))
+    ]
     return np.stack(waves, -1).astype(np.float32)
 
 
