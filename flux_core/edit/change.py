@@ -20,12 +20,12 @@ STEADY = 1e-3
 NOISE = 1.0
 """Deviation, in pixels, of the blur that evens out noise."""
 PER_DETAIL = 17.0
-"""By how much the difference counts less for each unit of local contrast; measured on a lossy autoencoder."""
+"""How many times as far colours may lie apart for each unit of local contrast; measured on a lossy autoencoder."""
 VISIBLE = 0.03
 """Differences of colour up to here are never a change."""
 NOT_NOISE, UNTOUCHED = 5.0, 0.4
 """A change differs so many times as much as a picture's least differing 40 %, which no edit reaches."""
-EDGE = 0.3
+EDGE = 0.2
 """Of the largest difference within four pixels: less is that one's blur."""
 STRICTNESS = (0.3, 0.15, 0.08, 0.05, 0.05, 0.05)
 """Colours, from 0 to 1: a pixel this far from what the others say counts a quarter."""
@@ -67,15 +67,14 @@ def polynomials(height: int, width: int, device: torch.device) -> Tensor:
     )
 
 
-def difference(source: Tensor, edited: Tensor) -> Tensor:
-    """How far the colours of two pictures `(height, width, 3)` lie apart, `(height, width)`; less where there is detail.
-
-    At an edge, a little blur or a tenth of a pixel makes a large difference that means nothing.
+def difference(source: Tensor, edited: Tensor) -> tuple[Tensor, Tensor]:
+    """How far the colours of two pictures `(height, width, 3)` lie apart, and how many times as far they may: `(height,
+    width)` each. At an edge, a little blur or a tenth of a pixel makes a large difference that means nothing.
     """
     source, edited = source.movedim(-1, 0)[None], edited.movedim(-1, 0)[None]
     apart = blurred(edited - source, NOISE).square().mean(1)[0].sqrt()
     detail = blurred((source - blurred(source, 2 * NOISE)).square(), 3 * NOISE).mean(1)[0].sqrt()
-    return apart / (1 + PER_DETAIL * detail)
+    return apart, 1 + PER_DETAIL * detail
 
 
 def changed(
@@ -87,13 +86,12 @@ def changed(
     from 0 to 1; 0 chooses it by how much the picture differs all over. `least`: the share of the picture that an island
     must have. `holes`: fill them.
     """
-    apart = difference(recoloured(source, edited), edited)
-    threshold = threshold or max(
-        VISIBLE, NOT_NOISE * apart.flatten().kthvalue(int(UNTOUCHED * apart.numel()) + 1)[0].item()
-    )
-    # The blur spreads a large difference over its neighbours: near one, a third is its edge.
+    apart, allowed = difference(recoloured(source, edited), edited)
+    usual = (apart / allowed).flatten().kthvalue(int(UNTOUCHED * apart.numel()) + 1).values.item()
+    threshold = threshold or max(VISIBLE, NOT_NOISE * usual)
+    # The blur spreads a large difference over its neighbours: near one, a fifth is its edge.
     nearby = max_pool2d(apart[None], 9, stride=1, padding=4)[0]
-    found = ((apart > threshold) & (apart > EDGE * nearby)).cpu().numpy()
+    found = ((apart > threshold * allowed) & (apart > EDGE * nearby)).cpu().numpy()
     found = ndimage.binary_fill_holes(found) if holes else found
     islands, _ = ndimage.label(found)
     large = np.bincount(islands.ravel()) >= max(1, least * found.size)
