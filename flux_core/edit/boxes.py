@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,6 +60,17 @@ def parsed(text: str) -> list[Box]:
                 fix="correct the line",
             )
         boxes.append(Box(x, y, x + width, y + height, (match["label"] or "").strip()))
+    return boxes
+
+
+def detected(bboxes: Any) -> list[Box]:
+    """ComfyUI's BOUNDING_BOX, drawn or detected: one box, a list, or a list for each picture, of which the first counts."""
+    while isinstance(bboxes, list) and bboxes and isinstance(bboxes[0], list):
+        bboxes = bboxes[0]
+    boxes = []
+    for found in [bboxes] if isinstance(bboxes, dict) else bboxes:
+        x, y, width, height = (round(found[key]) for key in ("x", "y", "width", "height"))
+        boxes.append(Box(x, y, x + width, y + height, str(found.get("label") or "")))
     return boxes
 
 
