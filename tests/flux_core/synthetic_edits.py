@@ -1,6 +1,5 @@
 """Photographs, and editors that stand in for a model: each moves, recolours, blurs or adds noise, and paints one object."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -104,7 +103,6 @@ def with_object(source: np.ndarray, share: float, random: np.random.Generator) -
     if share == 0:
         return source, changed
     y, x = np.mgrid[:height, :width]
-    angle = np.arctan2((y / height - 0.5), (x / width - 0.5))
     at = random.uniform(0.5 - 0.3 * (1 - share), 0.5 + 0.3 * (1 - share), 2)
     angle = np.arctan2(y / height - at[0], x / width - at[1])
     bumps = 1 + 0.15 * np.sin(3 * angle + random.uniform(0, 6)) + 0.08 * np.sin(5 * angle + random.uniform(0, 6))
@@ -144,4 +142,3 @@ DRIFTS: dict[str, Drift] = {
     "autoencoder": Drift(right=3.3, down=-2.4, scale=1.012, degrees=0.3, blurred=True),
     "all": Drift(-8.7, 6.4, 1.025, -0.7, (0.93, 1.05, 1.1), 0.08, 0.02, True),
 }
-Editor = Callable[[np.ndarray], Edit]
