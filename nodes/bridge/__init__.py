@@ -8,7 +8,15 @@ from .redux import picture_tokens
 from .sampling import check_tileable, empty_fixed, euler_sampler, guider, noise_for, sample, tiled_euler, variant_of
 from .text import tokenize
 from .ui import said
-from .values import CONTROL_CHANNELS, FILL_CHANNELS, NEEDS_CHANNELS, cut_to_true_size, true_size, with_values
+from .values import (
+    CONTROL_CHANNELS,
+    FILL_CHANNELS,
+    NEEDS_CHANNELS,
+    cut_to_true_size,
+    true_size,
+    with_references,
+    with_values,
+)
 
 __all__ = [
     "CONTROL_CHANNELS",
@@ -35,5 +43,6 @@ __all__ = [
     "true_size",
     "variant_of",
     "with_guidance",
+    "with_references",
     "with_values",
 ]
