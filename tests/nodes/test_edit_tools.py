@@ -38,10 +38,10 @@ def load(add: GraphBuilder, name: str) -> Link:
 
 def shown(server: Client, add: GraphBuilder, *images: Link) -> tuple[list[np.ndarray], Result]:
     """The pictures, in [0, 1]."""
-    for image in images:
-        add("SaveImage", images=image, filename_prefix="test/edit")
+    savers = [add("SaveImage", images=image, filename_prefix="test/edit")[0][0] for image in images]
     done = server.run(add.graph)
-    return [np.asarray(Image.open(io.BytesIO(file)).convert("RGB"), np.float32) / 255 for file in done.files], done
+    files = dict(zip((node for node, output in done.outputs.items() if "images" in output), done.files, strict=True))
+    return [np.asarray(Image.open(io.BytesIO(files[s])).convert("RGB"), np.float32) / 255 for s in savers], done
 
 
 def texts(done: Result) -> str:
@@ -139,12 +139,13 @@ def test_each_picture_of_a_batch_is_laid_back_by_itself(pack):
 
     source = photographs()["china"]
     two = [edit(source, DRIFTS[name], 0.1, seed=5) for name in ("shift", "turned")]
-    before = [one.edited.clone() for one in two]
+    given = [one.edited.clone() for one in two]
     images, report, outside = Flux1AlignEdit.execute(two[0].source[None], torch.stack([one.edited for one in two])).args
     assert len(report.splitlines()) == 2
-    for one, laid, out, untouched in zip(two, images, outside, before, strict=True):
+    for one, laid, out, untouched in zip(two, images, outside, given, strict=True):
         kept = torch.from_numpy(~one.changed) & (out == 0)
-        assert (laid - one.source).abs()[kept].mean() < 0.015
+        before, after = ((each - one.source).abs()[kept].mean() for each in (one.edited, laid))
+        assert after < 0.25 * before
         assert torch.equal(one.edited, untouched)
 
 
