@@ -1,6 +1,6 @@
 """The nodes; each module lists its own in NODES."""
 
-from . import control, decode, fill, guidance, kontext, latent, loaders, lora, redux, refine, sampling, text
+from . import control, decode, edit_tools, fill, guidance, kontext, latent, loaders, lora, redux, refine, sampling, text
 
 NODES = [
     *loaders.NODES,
@@ -9,6 +9,7 @@ NODES = [
     *latent.NODES,
     *fill.NODES,
     *kontext.NODES,
+    *edit_tools.NODES,
     *redux.NODES,
     *control.NODES,
     *sampling.NODES,

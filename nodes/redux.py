@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from inspect import getdoc
 from typing import Any
 
 from comfy_api.latest import io
 
-from ..flux_core.errors import Flux1Error
 from ..flux_core.redux import MULTIPLY, STRENGTH_TYPES, Text, as_bias, with_pictures
 from . import bridge
 from .files import verdict
+from .lists import padded, parsed
 
 STRETCH, CROP = "stretch", "crop"
 MASK, MASK_SHAPE = "attention_mask", "attention_mask_img_shape"
@@ -112,31 +111,6 @@ class Flux1ReduxConditioning(io.ComfyNode):
             with_tokens.append([text.tokens, {**values, **masked}])
         report = f"{len(tokens)} picture(s), {' + '.join(str(each.shape[1]) for each in tokens)} tokens"
         return io.NodeOutput(with_tokens, ui=bridge.said(cls, report))
-
-
-def parsed(weights: str) -> list[float]:
-    """Numbers from 0 up, separated by commas or space. Raises Flux1Error."""
-    try:
-        numbers = [float(word) for word in weights.replace(",", " ").split()]
-    except ValueError:
-        numbers = [math.nan]
-    if not all(0 <= number < math.inf for number in numbers):
-        raise Flux1Error(
-            "weights can't be read", expected="numbers from 0 up, such as 1, 0.5", found=weights, fix="correct it"
-        )
-    return numbers
-
-
-def padded(weights: list[float], count: int) -> list[float]:
-    """A weight for each of `count` pictures, 1 where none is given. Raises Flux1Error when there are more."""
-    if len(weights) > count:
-        raise Flux1Error(
-            "There are more weights than pictures",
-            expected=f"at most {count} weights",
-            found=f"{len(weights)}",
-            fix="connect the other pictures, or remove weights",
-        )
-    return weights + [1.0] * (count - len(weights))
 
 
 NODES = [Flux1ReduxConditioning]

@@ -9,7 +9,15 @@ from .redux import picture_tokens
 from .sampling import check_tileable, empty_fixed, euler_sampler, guider, noise_for, sample, tiled_euler, variant_of
 from .text import tokenize, without_t5
 from .ui import said
-from .values import CONTROL_CHANNELS, FILL_CHANNELS, NEEDS_CHANNELS, cut_to_true_size, true_size, with_values
+from .values import (
+    CONTROL_CHANNELS,
+    FILL_CHANNELS,
+    NEEDS_CHANNELS,
+    cut_to_true_size,
+    true_size,
+    with_references,
+    with_values,
+)
 
 __all__ = [
     "CONTROL_CHANNELS",
@@ -38,6 +46,7 @@ __all__ = [
     "true_size",
     "variant_of",
     "with_guidance",
+    "with_references",
     "with_values",
     "without_t5",
 ]

@@ -18,10 +18,11 @@ from ...flux_core.errors import Flux1Error
 from ...flux_core.model import Hooks, Table, Transformer
 from ...flux_core.model.attention import for_queries, joined, turned
 from ...flux_core.redux import over_references
+from ...flux_core.references import weighed
 from ...flux_core.variants import FluxParams, Variant
 from .constants import Constants, samples_of
 from .packed import weights_in_place
-from .values import CONTROL_CHANNELS, FILL_CHANNELS, NEEDS_CHANNELS
+from .values import CONTROL_CHANNELS, FILL_CHANNELS, NEEDS_CHANNELS, REFERENCE_WEIGHTS
 
 LATENT_CHANNELS = 16
 CELL = packing.PATCH**2
@@ -182,6 +183,7 @@ class ComfyTransformer(Transformer):
         transformer_options: dict[str, Any] = {},
         ref_latents_method: packing.Placement = "offset",
         attention_mask: Tensor | None = None,
+        reference_weights: Sequence[float] = (),
         **ignored: Any,
     ) -> Tensor:
         """Velocity `(b, 16, h, w)` at x `(b, 16 + extra, h, w)`, the extra channels being Fill's or a control's."""
@@ -195,6 +197,8 @@ class ComfyTransformer(Transformer):
             counts = options["reference_image_num_tokens"] = [tokens.shape[1] for tokens, _ in references]
             if attention_mask is not None:  # ComfyUI makes it for text and picture only
                 attention_mask = over_references(attention_mask, context.shape[1], sum(counts))
+            before = context.shape[1] + packing.token_count(height, width)
+            attention_mask = weighed(attention_mask, reference_weights, counts, before, context)
         pooled = context.new_zeros(len(x), self.params.vec_in_dim) if y is None else y[:, : self.params.vec_in_dim]
         with weights_in_place(self.constants.weights()):
             prepared = self.constants.prepare(
@@ -280,6 +284,12 @@ class Flux1Model(comfy.model_base.Flux):
     def __init__(self, model_config: Any, model_type: comfy.model_base.ModelType, variant: Variant, device: Any = None):
         super().__init__(model_config, model_type, device=device, unet_model=ComfyTransformer)
         self.variant = variant
+
+    def extra_conds(self, **conditioning: Any) -> dict[str, Any]:
+        out = super().extra_conds(**conditioning)
+        if REFERENCE_WEIGHTS in conditioning:
+            out["reference_weights"] = comfy.conds.CONDConstant(conditioning[REFERENCE_WEIGHTS])
+        return out
 
     def concat_cond(self, **conditioning: Any) -> Tensor | None:
         needed = conditioning.get(NEEDS_CHANNELS)

@@ -217,11 +217,16 @@ def test_noise_mask_holds_the_latent_outside(pack, clip, vae):
 KONTEXT = "flux1-dev-kontext_fp8_scaled.safetensors"
 
 
-def kontext(vae, clip, images: dict, sizing="own size", **settings):
-    from flux1.nodes.kontext import Flux1KontextReference
+def encoded_prompt(clip, text: str) -> list:
     from flux1.nodes.text import Flux1TextEncode
 
-    prompt = Flux1TextEncode.execute(clip, "make the sky pink", 2.5)[0]
+    return Flux1TextEncode.execute(clip, text, 2.5)[0]
+
+
+def kontext(vae, clip, images: dict, sizing="own size", **settings):
+    from flux1.nodes.kontext import Flux1KontextReference
+
+    prompt = encoded_prompt(clip, "make the sky pink")
     return Flux1KontextReference.execute(prompt, vae, images, sizing, **settings).args
 
 
@@ -245,6 +250,62 @@ def test_smaller_references_cost_less_and_leave_the_canvas_as_it_is(pack, clip, 
     assert tuple(small.shape[1:3]) == (64, 128) and small.isfinite().all()
     whole, _ = kontext(vae, clip, {"image0": image})
     assert not torch.equal(small, painted(KONTEXT, whole, latent, vae))
+
+
+def test_each_reference_has_a_scale_and_a_budget_of_its_own(pack, clip, vae):
+    image, _ = picture_and_mask(128, 64)
+    images = {"image0": image, "image1": image, "image2": image}
+    conditioning, latent = kontext(vae, clip, images, scales="1, 0.5", scale=0.75, budget=10)
+    references = conditioning[0][1]["reference_latents"]
+    assert tuple(latent["samples"].shape[-2:]) == (8, 16)
+    counts = [reference.shape[-2] * reference.shape[-1] // 4 for reference in references]
+    assert counts[1] == 8 and max(counts) <= 10
+    unlimited, _ = kontext(vae, clip, images, scales="1, 0.5", scale=0.75)
+    assert [tuple(one.shape[-2:]) for one in unlimited[0][1]["reference_latents"]] == [(8, 16), (4, 8), (6, 12)]
+
+
+def test_a_reference_that_weighs_nothing_is_not_there_bit_for_bit(pack, clip, vae):
+    image, _ = picture_and_mask(64, 64)
+    other = image.flip(2)
+    pair = {"image0": image, "image1": other}
+    latent = kontext(vae, clip, {"image0": image})[1]
+    for images, weights, same_images in ((pair, "1, 0", {"image0": image}), (pair, "1, 1", pair)):
+        weighed, unweighed = kontext(vae, clip, images, weights=weights)[0], kontext(vae, clip, same_images)[0]
+        assert torch.equal(painted(KONTEXT, weighed, latent, vae), painted(KONTEXT, unweighed, latent, vae))
+    plain = encoded_prompt(clip, "make the sky pink")
+    nothing, _ = kontext(vae, clip, pair, weights="0 0")
+    assert torch.equal(painted(KONTEXT, nothing, latent, vae), painted(KONTEXT, plain, latent, vae))
+
+
+def test_less_weight_leads_from_a_reference_to_none(pack, clip, vae):
+    image, _ = picture_and_mask(64, 64)
+    whole, latent = kontext(vae, clip, {"image0": image})
+    full, none = (painted(KONTEXT, one, latent, vae) for one in (whole, encoded_prompt(clip, "make the sky pink")))
+    steps = [
+        painted(KONTEXT, kontext(vae, clip, {"image0": image}, weights=w)[0], latent, vae) for w in ("1e-9", "0.3")
+    ]
+    assert torch.allclose(steps[0], none, atol=1e-4) and not torch.allclose(full, none, atol=1e-3)
+    assert all(not torch.allclose(steps[1], end, atol=1e-3) for end in (full, none))
+
+
+def test_weights_stay_with_their_references_when_others_are_added(pack, clip, vae):
+    import node_helpers
+    from flux1.nodes.kontext import Flux1KontextReference
+
+    image, _ = picture_and_mask(64, 64)
+    first, latent = kontext(vae, clip, {"image0": image})
+    both = Flux1KontextReference.execute(first, vae, {"image0": image}, "own size", weights="0.5")[0]
+    assert both[0][1]["flux1_reference_weights"] == [1, 0.5]
+    stock = {"reference_latents": [latent["samples"]]}
+    three = node_helpers.conditioning_set_values(both, stock, append=True)
+    assert painted(KONTEXT, three, latent, vae).isfinite().all()
+
+
+@pytest.mark.parametrize("settings", [{"weights": "1, x"}, {"scales": "2"}, {"weights": "1 1"}])
+def test_what_can_t_be_read_as_scales_or_weights_is_refused(pack, clip, vae, settings):
+    image, _ = picture_and_mask(64, 64)
+    with pytest.raises(ValueError, match=f"{next(iter(settings))}.*Expected:.*Found:.*Fix:"):
+        kontext(vae, clip, {"image0": image}, **settings)
 
 
 def test_control_conditioning_pads_its_map_and_starts_from_nothing(pack, clip, vae):
