@@ -37,8 +37,9 @@ CALLS = {
 }
 METHODS = {"write_text", "write_bytes", "mkdir", "unlink", "touch", "symlink_to", "rmdir", "save_pretrained"}
 OPENERS = {"open", "read_text", "read_bytes", "iterdir", "glob", "rglob"}
-READERS = {"flux_core/checkpoint/header.py", "flux_core/depth.py", "nodes/files.py"}
+READERS = {"flux_core/checkpoint/header.py", "flux_core/depth.py", "flux_core/mapped.py", "nodes/files.py"}
 """All that look into files or folders by themselves; models are read by ComfyUI and transformers."""
+CALLS_THE_SYSTEM = {"flux_core/mapped.py": ["ctypes"]}  # madvise, which Python has for its own mappings only
 
 
 def violations(source: str) -> Iterator[str]:
@@ -64,7 +65,7 @@ def violations(source: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("file", PACK, ids=lambda file: str(file.relative_to(ROOT)))
 def test_nothing_runs_code_reaches_the_network_or_writes_files(file):
-    assert not list(violations(file.read_text()))
+    assert list(violations(file.read_text())) == CALLS_THE_SYSTEM.get(file.relative_to(ROOT).as_posix(), [])
 
 
 @pytest.mark.parametrize(
