@@ -25,7 +25,7 @@ from ..errors import Flux1Error
 LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 10_000_000  # a tenth of safetensors' own limit; the largest released FLUX.1 has some 0.3 MB
 MAX_HEADER_ITEMS = (
-    300_000  # brackets and commas; the released FLUX.1 has about 6,000. Both bound what parsing allocates
+    220_000  # brackets and commas; the released FLUX.1 has about 6,000. Both bound what parsing allocates
 )
 MAX_DIMENSIONS = 64  # torch's own limit
 MAX_DIMENSION = 2**48
