@@ -23,6 +23,8 @@ MOST_TILES = 40
 """Along a side: beyond, tiles stand further apart."""
 COARSEST = 256
 """Longer side of the coarsest level: there a move of 5 % of the picture is a fifth of a tile."""
+FINEST = 1536
+"""Longer side of the finest level: more pixels would cost time and better nothing."""
 ROUNDS = 3
 """Per level: each one compares with what the one before has left."""
 DETAIL = 8.0
@@ -134,7 +136,7 @@ def register(source: Tensor, edited: Tensor) -> Registration:
             if agreeing >= MOST:
                 here = here.after(rest)
         found = here.enlarged(1 / factor)
-    return Registration(found, (width, height), agreeing, uncertainty)
+    return Registration(found, (width, height), agreeing, uncertainty / factor)
 
 
 def undone(edited: Tensor, found: Similarity) -> tuple[Tensor, Tensor]:
@@ -149,10 +151,10 @@ def blurred(image: Tensor, sigma: float) -> Tensor:
 
 
 def pyramid(pair: Tensor) -> Iterator[Tensor]:
-    """From coarse to fine, each level twice the one before, the last one whole."""
+    """From coarse to fine, each level twice the one before, the last one whole or not much smaller than FINEST."""
     height, width = pair.shape[-2:]
-    halvings = max(0, math.ceil(math.log2(max(height, width) / COARSEST)))
-    for step in range(halvings, -1, -1):
+    most, least = (max(0, math.ceil(math.log2(max(height, width) / side))) for side in (COARSEST, FINEST))
+    for step in range(most, least - 1, -1):
         size = (round(height / 2**step), round(width / 2**step))
         yield interpolate(pair, size, mode="bilinear", antialias=True) if step else pair
 
