@@ -1,4 +1,4 @@
-"""What this processor does well, measured once: no list of names is ever complete."""
+"""What this machine's processors do well, measured: no list of names is ever complete."""
 
 from __future__ import annotations
 
@@ -7,17 +7,29 @@ from functools import cache
 
 import torch
 
+SIDES = {"cpu": 1024}
+"""Of the square matrices that show a device's speed, by its kind: large enough to keep it busy, 25 ms at most."""
+LARGEST_SIDE = 4096
+
 
 @cache
 def bf16_pays(size: int = 512) -> bool:
     """Whether matrices multiply at least twice as fast in bfloat16 as in float32 on the CPU; takes some milliseconds."""
+    cpu = torch.device("cpu")
+    return product_seconds(cpu, torch.float32, size) > 2 * product_seconds(cpu, torch.bfloat16, size)
 
-    def seconds(dtype: torch.dtype) -> float:
-        a, times = torch.ones(size, size, dtype=dtype), []
-        for _ in range(6):
-            start = time.perf_counter()
-            a @ a
-            times.append(time.perf_counter() - start)
-        return min(times)
 
-    return seconds(torch.float32) > 2 * seconds(torch.bfloat16)
+def flops_per_second(device: torch.device, dtype: torch.dtype) -> float:
+    """What a product of matrices reaches on the device, a multiplication and an addition counted as two."""
+    size = SIDES.get(device.type, LARGEST_SIDE)
+    return 2 * size**3 / product_seconds(device, dtype, size)
+
+
+def product_seconds(device: torch.device, dtype: torch.dtype, size: int) -> float:
+    """The shortest of six products of square matrices with sides of `size`."""
+    a, times = torch.ones(size, size, dtype=dtype, device=device), []
+    for _ in range(6):
+        start = time.perf_counter()
+        (a @ a)[0, 0].item()  # waits for devices that run behind
+        times.append(time.perf_counter() - start)
+    return min(times)

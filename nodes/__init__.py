@@ -1,6 +1,6 @@
 """The nodes; each module lists its own in NODES."""
 
-from . import control, decode, fill, guidance, kontext, latent, loaders, lora, redux, refine, sampling, text
+from . import control, decode, doctor, fill, guidance, kontext, latent, loaders, lora, redux, refine, sampling, text
 
 NODES = [
     *loaders.NODES,
@@ -15,4 +15,5 @@ NODES = [
     *refine.NODES,
     *guidance.NODES,
     *decode.NODES,
+    *doctor.NODES,
 ]

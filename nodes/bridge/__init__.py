@@ -1,6 +1,7 @@
 """The one bridge to ComfyUI's internals; nodes reach them through here alone."""
 
 from .depth import predicted_depth
+from .doctor import check_options, device_at_hand, prompts, text_width
 from .guidance import with_guidance
 from .loading import load_model, load_text_encoders, load_vae
 from .lora import add_lora, add_text_lora, load_lora
@@ -16,8 +17,10 @@ __all__ = [
     "NEEDS_CHANNELS",
     "add_lora",
     "add_text_lora",
+    "check_options",
     "check_tileable",
     "cut_to_true_size",
+    "device_at_hand",
     "empty_fixed",
     "euler_sampler",
     "guider",
@@ -28,8 +31,10 @@ __all__ = [
     "noise_for",
     "picture_tokens",
     "predicted_depth",
+    "prompts",
     "said",
     "sample",
+    "text_width",
     "tiled_euler",
     "tokenize",
     "true_size",
