@@ -49,8 +49,9 @@ def test_every_file_that_the_loaders_offer_is_listed_and_every_task_can_be_run(s
 
 
 def options_of(server: Client, node: str, value: str) -> list[str]:
-    kind, settings = server.get(f"/object_info/{node}")[node]["input"]["required"][value]
-    return settings["options"] if kind == "COMBO" else kind
+    """The choices, which nodes of the old kind have in place of the input's type."""
+    kind, *settings = server.get(f"/object_info/{node}")[node]["input"]["required"][value]
+    return settings[0]["options"] if kind == "COMBO" else kind
 
 
 def test_it_looks_anew_at_each_run_and_names_a_broken_file_that_has_come(server: Client, models: Path):
