@@ -1,4 +1,4 @@
-"""What this processor does well, measured once: no list of names is ever complete."""
+"""What this machine's processors do well, measured: no list of names is ever complete."""
 
 from __future__ import annotations
 
@@ -6,26 +6,38 @@ import time
 from functools import cache
 
 import torch
-from torch import Tensor
+
+SIDES = {"cpu": 1024}
+"""Of the square matrices that show a device's speed, by its kind: large enough to keep it busy, 25 ms at most."""
+LARGEST_SIDE = 4096
 
 
 @cache
-def bf16_pays(size: int = 512, rounds: int = 4, tries: int = 10) -> bool:
+def bf16_pays(size: int = 512, rounds: int = 4) -> bool:
     """Whether matrices multiply at least twice as fast in bfloat16 as in float32 on the CPU.
 
-    A busy machine must not change the answer: what counts is the quickest of some tries, and where bfloat16 loses it is
-    given other rounds, a moment later. Takes some hundredths of a second where it wins.
+    A busy machine must not change the answer: where bfloat16 loses it is given other rounds, a moment later. Takes some
+    hundredths of a second where it wins.
     """
-    matrices = [torch.ones(size, size, dtype=dtype) for dtype in (torch.float32, torch.bfloat16)]
-
-    def seconds(matrix: Tensor) -> float:
-        start = time.perf_counter()
-        matrix @ matrix
-        return time.perf_counter() - start
-
+    cpu = torch.device("cpu")
     for _ in range(rounds):
-        fp32, bf16 = zip(*([seconds(matrix) for matrix in matrices] for _ in range(tries)), strict=True)
-        if min(fp32) > 2 * min(bf16):
+        if product_seconds(cpu, torch.float32, size) > 2 * product_seconds(cpu, torch.bfloat16, size):
             return True
         time.sleep(0.05)
     return False
+
+
+def flops_per_second(device: torch.device, dtype: torch.dtype) -> float:
+    """What a product of matrices reaches on the device, a multiplication and an addition counted as two."""
+    size = SIDES.get(device.type, LARGEST_SIDE)
+    return 2 * size**3 / product_seconds(device, dtype, size)
+
+
+def product_seconds(device: torch.device, dtype: torch.dtype, size: int) -> float:
+    """The shortest of ten products of square matrices with sides of `size`."""
+    a, times = torch.ones(size, size, dtype=dtype, device=device), []
+    for _ in range(10):
+        start = time.perf_counter()
+        (a @ a)[0, 0].item()  # waits for devices that run behind
+        times.append(time.perf_counter() - start)
+    return min(times)

@@ -1,6 +1,21 @@
 """The nodes; each module lists its own in NODES."""
 
-from . import control, decode, edit_tools, fill, guidance, kontext, latent, loaders, lora, redux, refine, sampling, text
+from . import (
+    control,
+    decode,
+    doctor,
+    edit_tools,
+    fill,
+    guidance,
+    kontext,
+    latent,
+    loaders,
+    lora,
+    redux,
+    refine,
+    sampling,
+    text,
+)
 
 NODES = [
     *loaders.NODES,
@@ -16,4 +31,5 @@ NODES = [
     *refine.NODES,
     *guidance.NODES,
     *decode.NODES,
+    *doctor.NODES,
 ]

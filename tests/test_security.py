@@ -36,8 +36,11 @@ CALLS = {
     *("os.remove", "os.unlink", "os.rename", "os.replace", "os.rmdir", "save_file"),
 }
 METHODS = {"write_text", "write_bytes", "mkdir", "unlink", "touch", "symlink_to", "rmdir", "save_pretrained"}
-OPENERS = {"open", "read_text", "read_bytes", "iterdir", "glob", "rglob"}
-READERS = {"flux_core/checkpoint/header.py", "flux_core/depth.py", "flux_core/mapped.py", "nodes/files.py"}
+OPENERS = {"open", "read_text", "read_bytes", "iterdir", "glob", "rglob", "walk"}
+READERS = {
+    *("flux_core/checkpoint/header.py", "flux_core/depth.py", "flux_core/doctor/files.py", "flux_core/mapped.py"),
+    "nodes/files.py",
+}
 """All that look into files or folders by themselves; models are read by ComfyUI and transformers."""
 CALLS_THE_SYSTEM = {"flux_core/mapped.py": ["ctypes"]}  # madvise, which Python has for its own mappings only
 

@@ -65,6 +65,11 @@ class Layer(NamedTuple):
     def is_norm(self) -> bool:
         return not self.columns
 
+    @property
+    def is_modulation(self) -> bool:
+        """Whether it sees nothing but noise level, guidance and pooled text: 27 % of FLUX.1, needed once a run."""
+        return self.name.endswith(("_mod.lin", "modulation.lin", FINAL_MODULATION))
+
 
 def layers(params: FluxParams) -> Iterator[Layer]:
     """Every layer of the transformer with these sizes, in the order in which a picture meets them."""

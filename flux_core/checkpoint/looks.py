@@ -53,7 +53,7 @@ LOOKS = (  # the first that fits; FLUX.1's relatives before FLUX.1, as they shar
     Look(rf"^(?P<prefix>.*?)encoder\.block{_N}layer\.0\.SelfAttention\.", "t5", "T5 text encoder"),
     Look(rf"^(?P<prefix>.*?)text_model\.encoder\.layers{_N}", "clip_l", "CLIP-L text encoder"),
     Look(rf"^transformer\.resblocks{_N}", "clip_l", "CLIP-L text encoder"),
-    Look(rf"^(.*\.)?layers{_N}self_attn\.q_proj\.", "other", "language model as text encoder"),
+    Look(rf"^(?!.*vision_model\.)(.*\.)?layers{_N}self_attn\.q_proj\.", "other", "language model as text encoder"),
     Look(r"^(.*\.)?vision_model\.", "clip_vision", "CLIP or SigLIP vision model"),
     Look(r"^(?P<prefix>.*?)(encoder|decoder)\.conv_(in|out)\.", "autoencoder", "VAE (autoencoder)"),
     Look(r"^(.*\.)?(encoder|decoder)\.(conv1|middle)\.", "other", "video VAE (autoencoder)"),

@@ -77,6 +77,23 @@ def expect_lora(header: Header) -> None:
     _keys(header.tensors, LARGEST, header.file)
 
 
+def is_control(header: Header) -> bool:
+    """Whether it makes a model see a control picture: it reads as many input channels as Canny and Depth."""
+    keys, _ = _keys(header.tensors, LARGEST, header.file)
+    return any(_sees_control(key, header.tensors[name].shape) for name, key in keys.items())
+
+
+def width_of(header: Header) -> int | None:
+    """The width of the transformer that it was made for, as most of its upper halves tell; None where it has none."""
+    keys, _ = _keys(header.tensors, LARGEST, header.file)
+    votes = Counter(
+        LARGEST.hidden_size * header.tensors[name].shape[0] // key.place.rows
+        for name, key in keys.items()
+        if key.part == "lora_up.weight" and header.tensors[name].shape
+    )
+    return votes.most_common(1)[0][0] if votes else None
+
+
 def read_lora(
     state_dict: Mapping[str, Tensor], params: FluxParams, metadata: Mapping[str, str] | None = None, file: str = "LoRA"
 ) -> Lora:
@@ -121,7 +138,7 @@ def read_lora(
         _refuse_empty(state_dict, file)
     return Lora(
         file, tensors, targets, {name: state_dict[name] for name in text}, loaded, ignored, widened,
-        is_control=any(_sees_control(key, state_dict[name]) for name, key in keys.items()),
+        is_control=any(_sees_control(key, tuple(state_dict[name].shape)) for name, key in keys.items()),
     )  # fmt: skip
 
 
@@ -136,8 +153,8 @@ def _keys(names: Iterable[str], params: FluxParams, file: str) -> tuple[dict[str
     return keys, [name for name in names if name not in keys and TEXT_ENCODER.match(name)]
 
 
-def _sees_control(key: Key, tensor: Tensor) -> bool:
-    return key.place.layer.name == "img_in" and tensor.ndim == 2 and tensor.shape[1] == CONTROL_CHANNELS
+def _sees_control(key: Key, shape: tuple[int, ...]) -> bool:
+    return key.place.layer.name == "img_in" and len(shape) == 2 and shape[1] == CONTROL_CHANNELS
 
 
 def _refuse_empty(names: Iterable[str], file: str) -> NoReturn:

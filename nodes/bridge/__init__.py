@@ -2,6 +2,7 @@
 
 from .autoencoder import decode, encode
 from .depth import predicted_depth
+from .doctor import check_options, device_at_hand, prompts, text_width
 from .guidance import with_guidance
 from .loading import load_model, load_text_encoders, load_vae
 from .lora import add_lora, add_text_lora, load_lora
@@ -25,9 +26,11 @@ __all__ = [
     "NEEDS_CHANNELS",
     "add_lora",
     "add_text_lora",
+    "check_options",
     "check_tileable",
     "cut_to_true_size",
     "decode",
+    "device_at_hand",
     "empty_fixed",
     "encode",
     "euler_sampler",
@@ -39,8 +42,10 @@ __all__ = [
     "noise_for",
     "picture_tokens",
     "predicted_depth",
+    "prompts",
     "said",
     "sample",
+    "text_width",
     "tiled_euler",
     "tokenize",
     "true_size",

@@ -112,8 +112,7 @@ def _choose_dtypes(
     """
     manage, supported, quantized = comfy.model_management, config.supported_inference_dtypes, config.quant_config
     device, held = manage.get_torch_device(), comfy.utils.weight_dtype(weights)
-    on_cpu = manage.is_device_cpu(device) and not _told_on_the_command_line()
-    if compute is None and on_cpu and held != torch.float32 and processor.bf16_pays():
+    if compute is None and computes_in_bf16(device, held):
         compute = torch.bfloat16
     if compute is not None:
         keeps = dtype or (held if held in (torch.float8_e4m3fn, torch.float8_e5m2) and not quantized else compute)
@@ -126,6 +125,12 @@ def _choose_dtypes(
     )
     cast = manage.unet_manual_cast(None if quantized else stored, device, supported)
     config.set_inference_dtype(stored, cast, device=device)
+
+
+def computes_in_bf16(device: torch.device, held: torch.dtype | None) -> bool:
+    """Whether a CPU computes weights held in this type in bfloat16, where ComfyUI would take float32."""
+    on_cpu = comfy.model_management.is_device_cpu(device) and not _told_on_the_command_line()
+    return on_cpu and held != torch.float32 and processor.bf16_pays()
 
 
 def _packs(config: Any, weights: dict[str, Tensor], asked: bool | None) -> bool:

@@ -133,6 +133,8 @@ def test_all_in_one_checkpoint_still_shows_its_transformer() -> None:
         (["lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_up.weight"], "lora", "SDXL"),
         (["redux_up.weight", "redux_down.weight"], "redux", "Redux"),
         (["vision_model.encoder.layers.0.mlp.fc1.weight"], "clip_vision", "vision"),
+        (["vision_model.encoder.layers.0.self_attn.q_proj.weight"], "clip_vision", "vision"),
+        (["vision_model.encoder.x", "model.layers.0.self_attn.q_proj.weight"], "other", "language"),
         (["controlnet_blocks.0.weight", "transformer_blocks.0.norm1_context.linear.weight"], "controlnet", "ControlNet"),
         (["double_blocks.0.img_attn.qkv.weight", "double_stream_modulation_img.lin.weight"], "other", r"FLUX\.2"),
         (["double_blocks.0.img_attn.qkv.weight", "distilled_guidance_layer.in_proj.weight"], "other", "Chroma"),
