@@ -5,6 +5,7 @@ Pictures are `(b, height, width, 3)`, masks `(b, height, width)`, both in [0, 1]
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import kornia
@@ -76,13 +77,24 @@ def image_and_mask(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 def grown(mask: Tensor, pixels: int) -> Tensor:
     """The mask widened by a disc of so many pixels, or narrowed where `pixels` is negative."""
-    if pixels == 0:
-        return mask
-    radius = abs(pixels)
-    offsets = torch.arange(-radius, radius + 1, device=mask.device)
-    disc = (offsets[:, None] ** 2 + offsets**2 <= radius**2).to(mask.dtype)
-    change = kornia.morphology.dilation if pixels > 0 else kornia.morphology.erosion
-    return change(mask[:, None], disc, engine="convolution")[:, 0]
+    if pixels < 0:
+        return -grown(-mask, -pixels)
+    rows, out, reach = mask.clone(), mask.clone(), 0
+    for down in range(pixels, -1, -1):  # the disc's rows from its rim to its middle, each wider than the one before
+        half = math.isqrt(pixels**2 - down**2)
+        for step in range(reach + 1, half + 1):
+            _raise(rows, mask, step, -1)
+        reach = half
+        _raise(out, rows, down, -2)
+    return out
+
+
+def _raise(target: Tensor, source: Tensor, steps: int, dim: int) -> None:
+    """`target` at least what `source` is `steps` before and behind along `dim`."""
+    kept = target.shape[dim] - steps
+    for there, here in ((steps, 0), (0, steps)) if kept > 0 else ():
+        part = target.narrow(dim, there, kept)
+        torch.maximum(part, source.narrow(dim, here, kept), out=part)
 
 
 def feathered(mask: Tensor, pixels: int) -> Tensor:
