@@ -1,6 +1,6 @@
 """The nodes; each module lists its own in NODES."""
 
-from . import control, decode, fill, guidance, kontext, latent, loaders, lora, redux, refine, sampling, text
+from . import control, decode, edit, fill, guidance, kontext, latent, loaders, lora, redux, refine, sampling, text
 
 NODES = [
     *loaders.NODES,
@@ -14,5 +14,6 @@ NODES = [
     *sampling.NODES,
     *refine.NODES,
     *guidance.NODES,
+    *edit.NODES,
     *decode.NODES,
 ]
