@@ -49,6 +49,14 @@ def image_and_mask(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """
     image = rgb(image)
     mask = mask[None] if mask.ndim == 2 else mask
+    empty = int((mask.flatten(1).amax(1) <= 0).sum())
+    if empty:
+        raise Flux1Error(
+            "The mask is empty: 0 pixels are to be painted",
+            expected="a mask that is white where to paint",
+            found=f"{empty} empty of {len(mask)} mask(s)",
+            fix="draw a mask (right click on the picture, Open in MaskEditor), or invert it",
+        )
     if size_of(mask) != size_of(image):
         raise Flux1Error(
             "The mask is not of the picture's size",
@@ -62,14 +70,6 @@ def image_and_mask(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
             expected=f"a batch of {len(image)} masks, or 1",
             found=f"{len(mask)}",
             fix="give one mask for all pictures, or one for each",
-        )
-    empty = int((mask.flatten(1).amax(1) <= 0).sum())
-    if empty:
-        raise Flux1Error(
-            "The mask is empty: 0 pixels are to be painted",
-            expected="a mask that is white where to paint",
-            found=f"{empty} empty of {len(mask)} mask(s)",
-            fix="draw a mask (right click on the picture, Open in MaskEditor), or invert it",
         )
     batch = max(len(image), len(mask))
     return image.expand(batch, -1, -1, -1), mask.expand(batch, -1, -1).clamp(0, 1)
