@@ -13,7 +13,9 @@ import torch
 from kornia.filters import gaussian_blur2d
 from kornia.geometry.transform import pyrdown, pyrup
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, interpolate, max_pool2d, pad
+from torch.nn.functional import avg_pool2d, interpolate, pad
+
+from ..image import grown
 
 RELAXATIONS = 12
 """Jacobi steps of the membrane at each size: what the coarser one got wrong is at most a few pixels wide."""
@@ -61,10 +63,13 @@ def ramp(mask: Tensor, width: int) -> Tensor:
     """Rises evenly from the mask's edge to 1 at `width` pixels inside it, or in the middle of parts narrower than that."""
     if width == 0:
         return torch.ones_like(mask)
-    depth = distance(mask > 0, width + 1)
-    across = 2 * width + 1
-    deepest = max_pool2d(max_pool2d(depth, (1, across), 1, (0, width)), (across, 1), 1, (width, 0))
-    return depth / deepest.clamp(min=1)
+    depth = distance(mask > 0, width)
+    rise = torch.ones_like(depth)
+    for radius in sorted({*(2**power for power in range(width.bit_length())), width}):
+        # Around the middles of discs that fit into the mask, out to a right-angled corner.
+        near_disc = grown((depth >= radius).to(mask)[:, 0], radius + radius // 2 + 1)[:, None]
+        rise = torch.where(near_disc > 0, float(radius), rise)
+    return (depth / rise).clamp(max=1)
 
 
 def smoothstep(x: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ BENDING, TENSION, GAIN = 1e-6, 1e-4, 3e-4
 """What bending and slope of gain and offset cost against the mean square error, across a region taken as 1 x 1; and what
 a gain beside 1 costs, which is preferred to an offset only where there is texture to tell them apart."""
 ROUNDS = 3
-LEAST_ERROR = 0.01
+LEAST_ERROR = 0.005
 """In [0, 1]: differences from the fit up to about this are noise, not something that was painted."""
 
 
@@ -52,17 +52,19 @@ def fitted(edited: Tensor, original: Tensor, known: Tensor, degree: int) -> Corr
 
     A weighted least squares fit of Legendre polynomials that bending and slope make more expensive. Within a cell the
     contrasts are compared by their amount, not dot by dot: a picture that slid by a few pixels has lost none. Dots
-    that fit badly, where something was painted, count less in each round.
+    that fit badly, where something was painted, count less in each round, and the worse they fit altogether, the less
+    the fit may bend: a noise of n times `LEAST_ERROR` makes its penalties 1 + n² as high.
     """
     dot = -(-max(edited.shape[-2:]) // DOTS)
     share = pooled(known, dot)
     now, wanted = (pooled(each * known, dot) / share.clamp(min=1e-6) for each in (edited, original))
-    weight = share
+    weight, noise = share, torch.zeros(len(edited), 1, 1, 1)
     for _ in range(ROUNDS):
-        correction = solved(cells(now, wanted, weight), degree)
+        correction = solved(cells(now, wanted, weight), degree, 1 + (noise / LEAST_ERROR) ** 2)
         error = (correction.of(now) - wanted).abs().amax(1, keepdim=True)
-        usual = LEAST_ERROR + 2 * (error * weight).sum((-2, -1), keepdim=True) / weight.sum((-2, -1), keepdim=True)
-        weight = share / (1 + (error / usual) ** 2) ** 2
+        total = weight.sum((-2, -1), keepdim=True).clamp(min=1e-6)
+        usual = (error * weight).sum((-2, -1), keepdim=True) / total
+        weight, noise = share / (1 + (error / (LEAST_ERROR + 2 * usual)) ** 2) ** 2, usual.double().cpu()
     return correction
 
 
@@ -109,8 +111,11 @@ def cells(now: Tensor, wanted: Tensor, weight: Tensor) -> Cells:
     )
 
 
-def solved(moments: Cells, degree: int) -> Correction:
-    """The normal equations of `wanted - now = gain * now + offset`, for every picture and colour."""
+def solved(moments: Cells, degree: int, stiffness: Tensor) -> Correction:
+    """The normal equations of `wanted - now = gain * now + offset`, for every picture and colour.
+
+    `stiffness` `(b, 1, 1, 1)` multiplies the penalties.
+    """
     at = torch.einsum("bnp,bnq->bnpq", *(basis(place[:, 0], degree) for place in (moments.y, moments.x))).flatten(2)
 
     def weighted(factor: Tensor) -> Tensor:
@@ -122,8 +127,8 @@ def solved(moments: Cells, degree: int) -> Correction:
     smooth, flat = penalties(degree)
     across, one = weighted(moments.now), torch.ones_like(moments.now)
     brightness = (moments.weight * moments.square).sum(-1)[..., None, None]  # so that gain and offset cost alike
-    gain = weighted(moments.square) + brightness * smooth + GAIN * flat
-    offset = weighted(one) + smooth + 1e-6 * flat
+    gain = weighted(moments.square) + stiffness * (brightness * smooth + GAIN * flat)
+    offset = weighted(one) + stiffness * smooth + 1e-6 * flat
     matrix = torch.cat([torch.cat([gain, across], -1), torch.cat([across, offset], -1)], -2)
     vector = torch.cat([right(moments.product - moments.square), right(moments.wanted - moments.now)], -1)
     found = torch.linalg.solve(matrix, vector).unflatten(-1, (2, degree + 1, degree + 1))

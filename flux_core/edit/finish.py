@@ -60,7 +60,7 @@ def finished(
     Raises Flux1Error for a mask of another size and for batches that don't match.
     """
     mask = region.mask if change_mask is None else in_box(change_mask, region)
-    edited = region.restored(rgb(edited).float())
+    edited = region.restored(rgb(edited).to(region.original.device, torch.float32))
     batch = common_batch(edited, region.original, mask)
     mask = mask.expand(batch, -1, -1)
     original = region.original.expand(batch, -1, -1, -1)
@@ -71,32 +71,33 @@ def finished(
     before = place.of(original)[..., :3].movedim(-1, 1)
     now = window.of(edited).movedim(-1, 1).expand(batch, -1, -1, -1)
     weight = window.of(mask)[:, None]
-    laid, drift = laid_in(before.float(), now, weight, colour, blend, width)
+    known = (weight == 0).to(now)
+    # With a mask over everything, nothing is known; the drift is measured all the same, as well as it can be.
+    drift = drift_of(now, before.float(), known if known.any() else torch.ones_like(known))
+    laid = laid_in(before.float(), now, weight, colour, blend, width)
     after = torch.where(weight > 0, laid.clamp(0, 1).to(before.dtype), before)
 
     image = original.clone()
     place.of(image)[..., :3] = after.movedim(1, -1)
     change = torch.zeros(image.shape[:3], device=image.device)
     place.of(change)[:] = (eight_bit(after) != eight_bit(before)).any(1)
-    touched = torch.zeros_like(change, dtype=torch.bool) if region.touched is None else region.touched.clone()
-    touched = touched.expand(batch, -1, -1).clone()
+    earlier = torch.zeros_like(change, dtype=torch.bool) if region.touched is None else region.touched
+    touched = earlier.expand(batch, -1, -1).clone()
     region.box.of(touched).logical_or_(mask > 0)
     return Finished(image, change, drift, replace(region, original=image, mask=mask, touched=touched))
 
 
-def laid_in(before: Tensor, now: Tensor, mask: Tensor, colour: str, blend: str, width: int) -> tuple[Tensor, Drift]:
-    """`now` corrected and blended into `before`, both `(b, 3, h, w)`, and how it drifted."""
+def laid_in(before: Tensor, now: Tensor, mask: Tensor, colour: str, blend: str, width: int) -> Tensor:
+    """`now` corrected by what is known of `before`, and blended into it: `(b, 3, h, w)` each, `mask` `(b, 1, h, w)`."""
     known = (mask == 0).to(now)
-    # With a mask over everything, nothing is known; the drift is measured all the same, as well as it can be.
-    drift = drift_of(now, before, known if known.any() else torch.ones_like(known))
     if colour != "off" and known.any():
         now = fitted(now, before, known, DEGREES[colour]).of(now)
-    return BLENDS[blend](before, now, mask, width), drift
+    return BLENDS[blend](before, now, mask, width)
 
 
 def in_box(mask: Tensor, region: Region) -> Tensor:
     """A mask of the picture or of what the model was shown, as a mask of the region's box `(b, height, width)`."""
-    mask = (mask[None] if mask.ndim == 2 else mask).float().clamp(0, 1)
+    mask = (mask[None] if mask.ndim == 2 else mask).to(region.original.device, torch.float32).clamp(0, 1)
     if size_of(mask) == region.size:
         return region.restored(mask[..., None])[..., 0]
     if size_of(mask) == size_of(region.original):
