@@ -1,1 +1,1 @@
-"""How fast and how small: the pack against others on the same weights, in one process, in turns."""
+"""Measurements, a command each: ratios against others on the same inputs, in turns, as a table and as JSON."""

@@ -87,29 +87,25 @@ def image_and_mask(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def grown(mask: Tensor, pixels: int) -> Tensor:
-    """The mask widened by a disc of so many pixels, or narrowed where `pixels` is negative.
-
-    A disc is a stack of rows: each pixel's largest value within one row's reach, of all rows. The largest of 2, 4, 8 ...
-    pixels are computed once, and two of these that overlap make any row.
-    """
-    if pixels == 0:
-        return mask
+    """The mask widened by a disc of so many pixels, or narrowed where `pixels` is negative."""
     if pixels < 0:
-        return 1 - grown(1 - mask, -pixels)
-    height, width = mask.shape[-2:]
-    largest = [pad(mask, (pixels, pixels, pixels, pixels))]  # [k]: of 2**k pixels, from here to the right
-    while 2 ** len(largest) <= 2 * pixels + 1:
-        half = 2 ** (len(largest) - 1)
-        largest.append(torch.maximum(largest[-1][..., :-half], largest[-1][..., half:]))
-    widened = mask
-    for down in range(-pixels, pixels + 1):
-        reach = math.isqrt(pixels**2 - down**2)
-        power = (2 * reach + 1).bit_length() - 1
-        rows = largest[power][:, pixels + down : pixels + down + height]
-        left, right = pixels - reach, pixels + reach + 1 - 2**power
-        row = torch.maximum(rows[..., left : left + width], rows[..., right : right + width])
-        widened = torch.maximum(widened, row)
-    return widened
+        return -grown(-mask, -pixels)
+    rows, out, reach = mask.clone(), mask.clone(), 0
+    for down in range(pixels, -1, -1):  # the disc's rows from its rim to its middle, each wider than the one before
+        half = math.isqrt(pixels**2 - down**2)
+        for step in range(reach + 1, half + 1):
+            _raise(rows, mask, step, -1)
+        reach = half
+        _raise(out, rows, down, -2)
+    return out
+
+
+def _raise(target: Tensor, source: Tensor, steps: int, dim: int) -> None:
+    """`target` at least what `source` is `steps` before and behind along `dim`."""
+    kept = target.shape[dim] - steps
+    for there, here in ((steps, 0), (0, steps)) if kept > 0 else ():
+        part = target.narrow(dim, there, kept)
+        torch.maximum(part, source.narrow(dim, here, kept), out=part)
 
 
 def feathered(mask: Tensor, pixels: int) -> Tensor:

@@ -4,6 +4,7 @@ from . import (
     control,
     decode,
     doctor,
+    edit,
     edit_tools,
     fill,
     guidance,
@@ -30,6 +31,7 @@ NODES = [
     *sampling.NODES,
     *refine.NODES,
     *guidance.NODES,
+    *edit.NODES,
     *decode.NODES,
     *doctor.NODES,
 ]
