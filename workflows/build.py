@@ -149,18 +149,18 @@ def canny_control(sheet: Sheet) -> None:
     prompt = text_encode(
         sheet, "canny",
         "a landscape at sunset, orange sky, sun on the right, three mountain ridges, snowy peaks, a lake, lavender field",
-        model, clip, (1240, 350),
+        model, clip, (940, 350),
     )  # fmt: skip
     picture, _ = load_picture(sheet, "Picture")
-    edges = sheet.add("Flux1CannyEdges", "Edges", (1280, 560), image=picture)[0]
-    sheet.add("PreviewImage", "The edges", (1660, 640), (360, 260), images=edges)
-    sheet.group("4 Edges", (1260, 480), (2040, BOTTOM))
+    edges = sheet.add("Flux1CannyEdges", "Edges", (1250, 560), (200, 0), image=picture)[0]
+    sheet.add("PreviewImage", "The edges", (1480, 640), (240, 260), images=edges)
+    sheet.group("4 Edges", (1230, 480), (1740, BOTTOM))
     positive, latent = sheet.add(
-        "Flux1ControlConditioning", "Show edges", (2160, 300), conditioning=prompt,
-        vae=vae.over((750, BETWEEN), (2050, BETWEEN)), control_image=edges.over((2070, 574)),
+        "Flux1ControlConditioning", "Show edges", (1840, 300), conditioning=prompt,
+        vae=vae.over((750, BETWEEN), (1750, BETWEEN)), control_image=edges.over((1770, 574)),
     )  # fmt: skip
     vae = vae.over((750, BELOW))
-    paint(sheet, "canny", 2140, (2520, 280), model.over((2360, ABOVE)), positive, latent, vae, number=5)
+    paint(sheet, "canny", 1820, (2190, 280), model.over((2040, ABOVE)), positive, latent, vae, number=5)
     read_me(
         sheet, "canny", "Paint along the edges of a picture",
         "FLUX.1 Canny takes the outlines from your picture and everything else from the prompt.",
@@ -198,17 +198,17 @@ def fill_inpaint(sheet: Sheet) -> None:
 def fill_outpaint(sheet: Sheet) -> None:
     model, clip, vae = loaders(sheet, "fill")
     prompt = text_encode(
-        sheet, "fill", "a wide landscape, blue sky, three mountain ridges, a lake, green meadow", model, clip, (800, 350),
+        sheet, "fill", "a wide landscape, blue sky, three mountain ridges, a lake, green meadow", model, clip, (740, 350),
     )  # fmt: skip
     picture, _ = load_picture(sheet, "Picture")
-    larger, mask = sheet.add("Flux1PadForOutpaint", "Add room", (1280, 560), image=picture)
-    sheet.group("4 Room around it", (1260, 480), (1600, BOTTOM))
+    larger, mask = sheet.add("Flux1PadForOutpaint", "Add room", (1270, 560), (250, 0), image=picture)
+    sheet.group("4 Room around it", (1250, 480), (1540, BOTTOM))
     positive, latent = sheet.add(
-        "Flux1FillConditioning", "Show picture and mask", (1700, 300), conditioning=prompt,
-        vae=vae.over((750, BETWEEN), (1610, BETWEEN)), image=larger, mask=mask,
+        "Flux1FillConditioning", "Show picture and mask", (1640, 300), conditioning=prompt,
+        vae=vae.over((750, BETWEEN), (1550, BETWEEN)), image=larger, mask=mask,
     )  # fmt: skip
     vae = vae.over((750, BELOW))
-    paint(sheet, "fill", 1680, (2060, 280), model.over((1900, ABOVE)), positive, latent, vae, number=5)
+    paint(sheet, "fill", 1620, (2000, 280), model.over((1840, ABOVE)), positive, latent, vae, number=5)
     read_me(
         sheet, "fill", "Paint what lies beyond a picture's edges",
         "FLUX.1 Fill paints on where your picture ends, so that it fits the picture and the prompt.",
@@ -239,7 +239,7 @@ def picture_to_image(sheet: Sheet, strength: float, words: str) -> None:
     (latent,) = sheet.add(
         "Flux1EncodeImage", "Encode", (1280, 560), (230, 0), image=picture, vae=vae.over((1230, BELOW))
     )  # fmt: skip
-    paint(sheet, "dev", 1260, (1640, 60), model.over((1570, ABOVE)), prompt, latent, vae, strength=strength)
+    paint(sheet, "dev", 1260, (1580, 60), model.over((1540, ABOVE)), prompt, latent, vae, strength=strength)
 
 
 DRAWN: tuple[Callable[[Sheet], None], ...] = (

@@ -34,12 +34,13 @@ ABOVE, BETWEEN, BELOW = 14, 464, 934
 def loaders(sheet: Sheet, variant: str) -> tuple[Output, Output, Output]:
     """MODEL, CLIP and VAE."""
     title = f"Load {variant if variant in ('dev', 'schnell') else variant.title()} model"
-    (model,) = sheet.add("Flux1LoadModel", title, (0, 0), model_name=MODELS[variant].name)
+    left, wide = -40, (400, 0)  # so wide that the longest file name is read whole
+    (model,) = sheet.add("Flux1LoadModel", title, (left, 0), wide, model_name=MODELS[variant].name)
     (clip,) = sheet.add(
-        "Flux1LoadTextEncoders", "Load text encoders", (370, 50), (310, 0), t5_name=T5.name, clip_name=CLIP.name
+        "Flux1LoadTextEncoders", "Load text encoders", (400, 50), (280, 0), t5_name=T5.name, clip_name=CLIP.name
     )
-    (vae,) = sheet.add("Flux1LoadVAE", "Load VAE", (0, 240), vae_name=VAE.name)
-    sheet.group("1 Load models", (-20, TOP), (700, 350))
+    (vae,) = sheet.add("Flux1LoadVAE", "Load VAE", (left, 240), wide, vae_name=VAE.name)
+    sheet.group("1 Load models", (left - 20, TOP), (700, 350))
     return model, clip, vae.over((720, 254))
 
 
@@ -48,7 +49,7 @@ def text_encode(
 ) -> Output:
     """The upper row: the prompt, with the model's own guidance."""
     (prompt,) = sheet.add(
-        "Flux1TextEncode", "Prompt", (780, 80), size, clip=clip, model=model.over((345, 176), (720, 176)),
+        "Flux1TextEncode", "Prompt", (780, 80), size, clip=clip, model=model.over((375, 176), (720, 176)),
         prompt=words, guidance=VARIANTS[variant].guidance, **more,
     )  # fmt: skip
     sheet.group("2 Prompt", (760, TOP), (800 + size[0], 100 + size[1]))
@@ -74,12 +75,12 @@ def paint(
         "Flux1Sampler", "Paint", at, model=model, positive=positive, latent=latent, seed=SEED,
         steps=VARIANTS[variant].steps, strength=strength,
     )  # fmt: skip
-    x, y = at[0] + 430, at[1]
-    vae = vae.over((x - 65, bottom + 14), (x - 40, y + 140))
-    (image,) = sheet.add("Flux1DecodeImage", "Decode", (x, y), (230, 0), latent=painted, vae=vae)
-    sheet.add("SaveImage", "Save", (x + 340, 60), (560, bottom - 80), images=image, filename_prefix=sheet.name)
-    sheet.group(f"{number} Paint", (left, TOP), (x + 250, bottom))
-    sheet.group(f"{number + 1} Result", (x + 320, TOP), (x + 920, bottom))
+    x, y = at[0] + 380, at[1]
+    vae = vae.over((x - 60, bottom + 14), (x - 40, y + 140))
+    (image,) = sheet.add("Flux1DecodeImage", "Decode", (x, y), (210, 0), latent=painted, vae=vae)
+    sheet.add("SaveImage", "Save", (x + 280, 60), (440, bottom - 80), images=image, filename_prefix=sheet.name)
+    sheet.group(f"{number} Paint", (left, TOP), (x + 230, bottom))
+    sheet.group(f"{number + 1} Result", (x + 260, TOP), (x + 740, bottom))
 
 
 def read_me(sheet: Sheet, variant: str, title: str, what: str, *changes: str, bottom: int = BOTTOM) -> None:
@@ -93,7 +94,7 @@ def read_me(sheet: Sheet, variant: str, title: str, what: str, *changes: str, bo
         "## Models to download", "", "| File | Folder in ComfyUI | From |", "|---|---|---|", *rows, "",
         "Press R after copying them, so that the loaders list them.", "",
     ]  # fmt: skip
-    sheet.note("\n".join(lines), (0, 400), (680, bottom))
+    sheet.note("\n".join(lines), (-40, 400), (680, bottom))
 
 
 def name(file: File) -> str:
