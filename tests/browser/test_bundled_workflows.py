@@ -78,9 +78,9 @@ SAID = """() => {
   return {texts, readable: !canvas.low_quality};
 }"""
 
-# Notes that are longer than their frames.
+# Notes that are longer than their frames; the text area is for writing.
 NOTE = ".comfy-markdown"
-OVERFLOWING = """note => [...document.querySelectorAll(note + ', ' + note + ' *')]
+OVERFLOWING = """note => [...document.querySelectorAll(note + ', ' + note + ' :not(textarea)')]
   .filter(part => part.checkVisibility() && part.scrollHeight > part.clientHeight + 2 && getComputedStyle(part).overflowY !== 'visible')
   .map(part => part.innerText)"""
 
