@@ -26,21 +26,18 @@ class Flux1KontextReference(io.ComfyNode):
             display_name="FLUX.1 Kontext Reference",
             category="FLUX.1/conditioning",
             description=getdoc(cls),
-            search_aliases=[
-                "flux",
-                "kontext",
-                "reference latent",
-                "references",
-                "edit",
-                "image to image",
-                "kontext image scale",
-            ],
+            search_aliases=["flux", "kontext", "reference latent", "references", "image edit", "kontext image scale"],
             inputs=[
                 io.Conditioning.Input("conditioning", tooltip="The encoded instruction."),
                 io.Vae.Input("vae", tooltip="FLUX.1's autoencoder."),
                 io.Autogrow.Input(
                     "images",
-                    template=io.Autogrow.TemplatePrefix(io.Image.Input("image"), prefix="image", min=1, max=8),
+                    template=io.Autogrow.TemplatePrefix(
+                        io.Image.Input("image", tooltip="A reference picture of any size."),
+                        prefix="image",
+                        min=1,
+                        max=8,
+                    ),
                     tooltip="Reference pictures; the first one is the picture to edit.",
                 ),
                 io.Combo.Input(

@@ -122,6 +122,8 @@ class Flux1LoadTextEncoders(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
+        files = names("text_encoders")
+        t5, clip = (next((file for file in files if kind in file.lower()), None) for kind in ("t5", "clip_l"))
         return io.Schema(
             node_id="Flux1LoadTextEncoders",
             display_name="FLUX.1 Load Text Encoders",
@@ -129,8 +131,8 @@ class Flux1LoadTextEncoders(io.ComfyNode):
             description=getdoc(cls),
             search_aliases=["flux", "dual clip loader", "t5xxl", "clip_l", "text encoder"],
             inputs=[
-                io.Combo.Input("t5_name", options=names("text_encoders"), tooltip="T5-XXL, e.g. t5xxl_fp16."),
-                io.Combo.Input("clip_name", options=names("text_encoders"), tooltip="CLIP-L, clip_l."),
+                io.Combo.Input("t5_name", options=files, default=t5, tooltip="T5-XXL, e.g. t5xxl_fp16."),
+                io.Combo.Input("clip_name", options=files, default=clip, tooltip="CLIP-L, clip_l."),
             ],
             outputs=[io.Clip.Output(tooltip="Both text encoders.")],
         )

@@ -36,7 +36,12 @@ class Flux1ReduxConditioning(io.ComfyNode):
                 io.Autogrow.Input(
                     "pictures",
                     template=io.Autogrow.TemplatePrefix(
-                        io.MultiType.Input("picture", [io.Image, io.ClipVisionOutput]), prefix="picture", min=1, max=8
+                        io.MultiType.Input(
+                            "picture", [io.Image, io.ClipVisionOutput], tooltip="A picture, encoded or not."
+                        ),
+                        prefix="picture",
+                        min=1,
+                        max=8,
                     ),
                     tooltip="Pictures, or pictures that CLIPVisionEncode has encoded.",
                 ),

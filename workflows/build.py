@@ -22,6 +22,7 @@ from .parts import (
     LORAS,
     REDUX,
     SIGLIP,
+    TOP,
     load_picture,
     loaders,
     paint,
@@ -157,7 +158,6 @@ def kontext_two_references(sheet: Sheet) -> None:
         "pictures' own sizes.",
         "**placement** (an advanced input): if the two get mixed up, try *index* instead of *offset*.",
         "**scale** (an advanced input): each picture more takes its time, at 0.5 much less, but fine detail is lost.",
-        bottom=bottom,
     )  # fmt: skip
 
 
@@ -288,17 +288,17 @@ def fill_inpaint(sheet: Sheet) -> None:
 def fill_outpaint(sheet: Sheet) -> None:
     model, clip, vae = loaders(sheet, "fill")
     prompt = text_encode(
-        sheet, "fill", "a wide landscape, blue sky, three mountain ridges, a lake, green meadow", model, clip, (800, 350),
+        sheet, "fill", "a wide landscape, blue sky, three mountain ridges, a lake, green meadow", model, clip, (740, 350),
     )  # fmt: skip
     picture, _ = load_picture(sheet, "Picture")
-    larger, mask = sheet.add("Flux1PadForOutpaint", "Add room", (1280, 560), image=picture)
-    sheet.group("4 Room around it", (1260, 480), (1600, BOTTOM))
+    larger, mask = sheet.add("Flux1PadForOutpaint", "Add room", (1270, 560), (250, 0), image=picture)
+    sheet.group("4 Room around it", (1250, 480), (1540, BOTTOM))
     positive, latent = sheet.add(
-        "Flux1FillConditioning", "Show picture and mask", (1700, 300), conditioning=prompt,
-        vae=vae.over((750, BETWEEN), (1610, BETWEEN)), image=larger, mask=mask,
+        "Flux1FillConditioning", "Show picture and mask", (1640, 300), conditioning=prompt,
+        vae=vae.over((750, BETWEEN), (1550, BETWEEN)), image=larger, mask=mask,
     )  # fmt: skip
     vae = vae.over((750, BELOW))
-    paint(sheet, "fill", 1680, (2060, 280), model.over((1900, ABOVE)), positive, latent, vae, number=5)
+    paint(sheet, "fill", 1620, (2000, 280), model.over((1840, ABOVE)), positive, latent, vae, number=5)
     read_me(
         sheet, "fill", "Paint what lies beyond a picture's edges",
         "FLUX.1 Fill paints on where your picture ends, so that it fits the picture and the prompt.",
@@ -329,36 +329,37 @@ def picture_to_image(sheet: Sheet, strength: float, words: str) -> None:
     (latent,) = sheet.add(
         "Flux1EncodeImage", "Encode", (1280, 560), (230, 0), image=picture, vae=vae.over((1230, BELOW))
     )  # fmt: skip
-    paint(sheet, "dev", 1260, (1640, 60), model.over((1570, ABOVE)), prompt, latent, vae, strength=strength)
+    paint(sheet, "dev", 1260, (1580, 60), model.over((1540, ABOVE)), prompt, latent, vae, strength=strength)
 
 
 def along_a_map(sheet: Sheet, control: str, words: str, lora: bool = False) -> None:
     """From the edges or the depth of a picture, with the control model, or with dev and the LoRA that makes it one."""
     model, clip, vae = loaders(sheet, "dev", LORAS[control]) if lora else loaders(sheet, control)
-    prompt = text_encode(sheet, control, words, model, clip, (1240, 350))
+    prompt = text_encode(sheet, control, words, model, clip)
     picture, _ = load_picture(sheet, "Picture")
     node, name, settings = MAPS[control]
-    seen = sheet.add(node, name, (1280, 560), image=picture, **settings)[0]
-    sheet.add("PreviewImage", f"The {name.lower()}", (1660, 640), (360, 260), images=seen)
-    sheet.group(f"4 {name}", (1260, 480), (2040, BOTTOM))
+    seen = sheet.add(node, name, (1240, 560), (320, 0), image=picture, **settings)[0]
+    sheet.add("PreviewImage", f"The {name.lower()}", (1610, 620), (240, 280), images=seen)
     positive, latent = sheet.add(
-        "Flux1ControlConditioning", f"Show {name.lower()}", (2160, 300), conditioning=prompt,
-        vae=vae.over((750, BETWEEN), (2050, BETWEEN)), control_image=seen.over((2070, 574)),
+        "Flux1ControlConditioning", f"Show {name.lower()}", (1640, 300), (210, 0), conditioning=prompt,
+        vae=vae.over((750, BETWEEN), (1566, BETWEEN)), control_image=seen.over((1584, 574)),
     )  # fmt: skip
+    sheet.group(f"4 {name}", (1220, TOP), (1870, BOTTOM))
     vae = vae.over((750, BELOW))
-    paint(sheet, control, 2140, (2520, 280), model.over((2360, ABOVE)), positive, latent, vae, number=5)
+    paint(sheet, control, 1890, (1910, 280), model.over((1780, ABOVE)), positive, latent, vae, number=5)
 
 
 def after_a_picture(sheet: Sheet, words: str, strength: float) -> None:
     """From a picture shown by Redux at this strength, and words, with dev."""
+    bottom = 990
     model, clip, vae = loaders(sheet, "dev")
-    prompt = text_encode(sheet, "dev", words, model, clip, (1200, 350))
-    positive = show_picture(sheet, prompt, (2140, 300), strength)
-    (latent,) = sheet.add("Flux1EmptyLatent", "Size", (1680, 700), preset="custom", width=1024, height=1024)
-    sheet.group("5 Size", (1660, 640), (2000, BOTTOM))
+    prompt = text_encode(sheet, "dev", words, model, clip, (870, 350))
+    positive = show_picture(sheet, prompt, (1740, 300), strength)
+    (latent,) = sheet.add("Flux1EmptyLatent", "Size", (1250, 830), (400, 0), preset="custom", width=1024, height=1024)
+    sheet.group("5 Size", (1230, 750), (1670, bottom))
+    latent, vae = latent.over((1690, 844), (2070, 844)), vae.over((750, bottom + 14))
     paint(
-        sheet, "dev", 2120, (2520, 280), model.over((2360, ABOVE)), positive, latent.over((2100, 714), (2440, 714)),
-        vae.over((750, BELOW)), number=6,
+        sheet, "dev", 1690, (2110, 280), model.over((1920, ABOVE)), positive, latent, vae, number=6, bottom=bottom
     )  # fmt: skip
 
 

@@ -51,17 +51,17 @@ ABOVE, BETWEEN, BELOW = 14, 464, 934
 def loaders(sheet: Sheet, variant: str, lora: File | None = None) -> tuple[Output, Output, Output]:
     """MODEL, with a control LoRA if one is named, CLIP and VAE."""
     title = f"Load {variant if variant in ('dev', 'schnell') else variant.title()} model"
-    left = 0 if lora is None else -370
-    model = sheet.add("Flux1LoadModel", title, (left, 0), model_name=MODELS[variant].name)[0]
+    left, wide = (-40, (400, 0)) if lora is None else (-310, (300, 0))  # so wide that file names are read whole
+    (model,) = sheet.add("Flux1LoadModel", title, (left, 0), wide, model_name=MODELS[variant].name)
     if lora is not None:
         strength = {"strength": "custom", "strength.value": CONTROL_STRENGTH}
-        model = sheet.add(
-            "Flux1LoadLora", "Make it a control model", (0, 0), model=model, lora_name=lora.name, **strength
-        )[0]
+        model, *_ = sheet.add(
+            "Flux1LoadLora", "Make it a control model", (20, 0), (340, 0), model=model, lora_name=lora.name, **strength
+        )
     (clip,) = sheet.add(
-        "Flux1LoadTextEncoders", "Load text encoders", (370, 50), (310, 0), t5_name=T5.name, clip_name=CLIP.name
+        "Flux1LoadTextEncoders", "Load text encoders", (400, 50), (280, 0), t5_name=T5.name, clip_name=CLIP.name
     )
-    (vae,) = sheet.add("Flux1LoadVAE", "Load VAE", (0, 240), vae_name=VAE.name)
+    (vae,) = sheet.add("Flux1LoadVAE", "Load VAE", (left, 240), wide, vae_name=VAE.name)
     sheet.group("1 Load models", (left - 20, TOP), (700, 350))
     return model, clip, vae.over((720, 254))
 
@@ -71,7 +71,7 @@ def text_encode(
 ) -> Output:
     """The upper row: the prompt, with the model's own guidance."""
     (prompt,) = sheet.add(
-        "Flux1TextEncode", "Prompt", (780, 80), size, clip=clip, model=model.over((345, 176), (720, 176)),
+        "Flux1TextEncode", "Prompt", (780, 80), size, clip=clip, model=model.over((375, 176), (720, 176)),
         prompt=words, guidance=VARIANTS[variant].guidance, **more,
     )  # fmt: skip
     sheet.group("2 Prompt", (760, TOP), (800 + size[0], 100 + size[1]))
@@ -88,14 +88,14 @@ def load_picture(sheet: Sheet, title: str, file: str = "landscape.png") -> list[
 def show_picture(sheet: Sheet, prompt: Output, at: Point, strength: float) -> Output:
     """The lower row: a picture and the models that read it; at its end, at `at`, the prompt that has seen it."""
     picture, _ = load_picture(sheet, "Picture")
-    (redux,) = sheet.add("StyleModelLoader", "Load Redux", (1280, 560), style_model_name=REDUX.name)
-    (siglip,) = sheet.add("CLIPVisionLoader", "Load image encoder", (1280, 720), clip_name=SIGLIP.name)
-    sheet.group("4 Load Redux", (1260, 480), (1600, BOTTOM))
-    right = at[0] - 60
+    wide = (400, 0)
+    (redux,) = sheet.add("StyleModelLoader", "Load Redux", (1250, 550), wide, style_model_name=REDUX.name)
+    (siglip,) = sheet.add("CLIPVisionLoader", "Load image encoder", (1250, 650), wide, clip_name=SIGLIP.name)
+    sheet.group("4 Load Redux", (1230, 480), (1670, 730))
     return sheet.add(
         "Flux1ReduxConditioning", "Show the picture", at, conditioning=prompt,
-        style_model=redux.over((1650, 500), (right, 500)), clip_vision=siglip.over((1700, 580), (right, 580)),
-        strength=strength, **{"pictures.picture0": picture.over((1230, 650), (1630, 650), (1680, 540), (right, 540))},
+        style_model=redux, clip_vision=siglip, strength=strength,
+        **{"pictures.picture0": picture.over((1215, 740), (1670, 740))},
     )[0]  # fmt: skip
 
 
@@ -111,18 +111,17 @@ def paint(
         sampler, "Paint", at, model=model, positive=positive, latent=latent, seed=SEED,
         steps=VARIANTS[variant].steps, strength=strength,
     )  # fmt: skip
-    x, y = at[0] + 430, at[1]
-    vae = vae.over((x - 65, bottom + 14), (x - 40, y + 140))
-    (image,) = sheet.add("Flux1DecodeImage", "Decode", (x, y), (230, 0), latent=painted, vae=vae)
-    sheet.add("SaveImage", "Save", (x + 340, 60), (560, bottom - 80), images=image, filename_prefix=sheet.name)
-    sheet.group(f"{number} Paint", (left, TOP), (x + 250, bottom))
-    sheet.group(f"{number + 1} Result", (x + 320, TOP), (x + 920, bottom))
+    x, y = at[0] + 380, at[1]
+    vae = vae.over((x - 60, bottom + 14), (x - 40, y + 140))
+    (image,) = sheet.add("Flux1DecodeImage", "Decode", (x, y), (210, 0), latent=painted, vae=vae)
+    sheet.add("SaveImage", "Save", (x + 280, 60), (440, bottom - 80), images=image, filename_prefix=sheet.name)
+    sheet.group(f"{number} Paint", (left, TOP), (x + 230, bottom))
+    sheet.group(f"{number + 1} Result", (x + 260, TOP), (x + 740, bottom))
 
 
-def read_me(
-    sheet: Sheet, variant: str, title: str, what: str, *changes: str, more: Sequence[File] = (), bottom: int = BOTTOM
-) -> None:
-    """The note below the loaders: what it does, what to change, what to download: the variant's model and `more`."""
+def read_me(sheet: Sheet, variant: str, title: str, what: str, *changes: str, more: Sequence[File] = ()) -> None:
+    """The note below the loaders, which comes last: what it does, what to change, what to download: the variant's model
+    and `more`."""
     rows = [
         f"| {name(file)} | models/{file.folder} | [{file.repository}]({page(file)}) |"
         for file in (MODELS[variant], *more, T5, CLIP, VAE)
@@ -132,7 +131,9 @@ def read_me(
         "## Models to download", "", "| File | Folder in ComfyUI | From |", "|---|---|---|", *rows, "",
         "Press R after copying them, so that the loaders list them.", "",
     ]  # fmt: skip
-    sheet.note("\n".join(lines), (0, 400), (680, bottom))
+    _, (left, _), (right, loaders_end) = sheet.groups[0]
+    bottom = max(end for _, _, (_, end) in sheet.groups)
+    sheet.note("\n".join(lines), (left + 20, loaders_end + 50), (right - 20, bottom))
 
 
 def name(file: File) -> str:

@@ -3,24 +3,18 @@
 import io
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image, ImageDraw
-from playwright.sync_api import Browser
+from PIL import Image
 
-from tests.browser.editor import Editor, open_editor, without_meta
-from workflows.client import Client
+from tests.browser.editor import FILES, Editor, twin_of, without_meta
 
-WORKFLOWS = Path(__file__).parents[2] / "workflows"
-FILES = sorted(WORKFLOWS.glob("*.json"))
 NOTES = {"MarkdownNote", "Note"}
 FOLDERS = {"diffusion_models", "text_encoders", "vae", "loras", "style_models", "clip_vision"}
-SIZE = (64, 48)
 
 Box = tuple[float, float, float, float]
 
@@ -78,9 +72,32 @@ MEETINGS = """() => {
 }"""
 
 
+# What the editor draws of the open graph, and whether it leaves no text out as too small.
+SAID = """() => {
+  const {canvas} = app, texts = [], pen = CanvasRenderingContext2D.prototype, fillText = pen.fillText;
+  pen.fillText = function (text, ...rest) { texts.push(text); return fillText.call(this, text, ...rest); };
+  try { canvas.draw(true, true); } finally { pen.fillText = fillText; }
+  return {texts, readable: !canvas.low_quality};
+}"""
+
+# Notes that are longer than their frames; the text area is for writing.
+NOTE = ".comfy-markdown"
+OVERFLOWING = """note => [...document.querySelectorAll(note + ', ' + note + ' :not(textarea)')]
+  .filter(part => part.checkVisibility() && part.scrollHeight > part.clientHeight + 2 && getComputedStyle(part).overflowY !== 'visible')
+  .map(part => part.innerText)"""
+
+# By node, the width, height and file name of the pictures that it shows; null until they are all there.
+SHOWN = """() => {
+  const showing = app.rootGraph.nodes.filter(node => node.imgs?.length);
+  if (!showing.every(node => node.imgs.every(picture => picture.complete && picture.naturalWidth))) return null;
+  return Object.fromEntries(showing.map(({id, imgs}) => [id, imgs.map(({naturalWidth, naturalHeight, src}) =>
+    [naturalWidth, naturalHeight, new URL(src).searchParams.get('filename')])]));
+}"""
+
+
 @dataclass(frozen=True)
 class Opened:
-    """A bundled workflow file, open in the editor, and its API twin."""
+    """A bundled workflow, open in the editor, and its API twin."""
 
     file: Path
     editor: Editor
@@ -88,25 +105,10 @@ class Opened:
 
 
 @pytest.fixture(scope="module", params=FILES, ids=lambda file: file.stem)
-def opened(request: pytest.FixtureRequest, browser: Browser, server: Client) -> Iterator[Opened]:
-    """The workflow as a user sees it who has its models and its picture, with the editor's own schema check on."""
-    for node in twin_of(request.param).values():
-        if node["class_type"] == "LoadImage":
-            server.upload(picture_with_hole(), node["inputs"]["image"])
-    with open_editor(browser, server.address) as editor:
-        editor.page.evaluate("app.extensionManager.setting.set('Comfy.Validation.Workflows', true)")
-        editor.open(request.param)
-        yield Opened(request.param, editor, twin_of(request.param))
-
-
-def twin_of(file: Path) -> dict[str, Any]:
-    return json.loads((WORKFLOWS / "api" / file.name).read_text(encoding="utf-8"))
-
-
-def picture_with_hole() -> Image.Image:
-    picture = Image.linear_gradient("L").resize(SIZE).convert("RGBA")
-    ImageDraw.Draw(picture).ellipse((16, 12, 40, 36), fill=(0, 0, 0, 0))
-    return picture
+def opened(request: pytest.FixtureRequest, editor: Editor) -> Opened:
+    """The workflow as a user sees it who has its models and its picture and takes it from the gallery."""
+    editor.open_template(request.param.stem)
+    return Opened(request.param, editor, twin_of(request.param))
 
 
 def all_nodes(saved: dict[str, Any]) -> list[dict[str, Any]]:
@@ -115,12 +117,12 @@ def all_nodes(saved: dict[str, Any]) -> list[dict[str, Any]]:
     return [*saved["nodes"], *(node for subgraph in inner for node in subgraph["nodes"])]
 
 
-def painted_size(graph: dict[str, Any]) -> tuple[int, int]:
-    """Of a picture of SIZE, enlarged and with the room around it as the workflow has it."""
+def painted_size(graph: dict[str, Any], size: tuple[int, int]) -> tuple[int, int]:
+    """Of a picture of this size, enlarged and with the room around it as the workflow has it."""
     rooms = [node["inputs"] for node in graph.values() if node["class_type"] == "Flux1PadForOutpaint"]
     width, height = (sum(room[a] + room[b] for room in rooms) for a, b in (("left", "right"), ("top", "bottom")))
     scale = math.prod(node["inputs"]["scale_by"] for node in graph.values() if node["class_type"] == "ImageScaleBy")
-    return round(SIZE[0] * scale) + width, round(SIZE[1] * scale) + height
+    return round(size[0] * scale) + width, round(size[1] * scale) + height
 
 
 def seeds(graph: dict[str, Any]) -> dict[str, int]:
@@ -129,6 +131,12 @@ def seeds(graph: dict[str, Any]) -> dict[str, int]:
 
 def overlap(a: Box, b: Box) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def overlaps(graph: dict[str, Any]) -> list[tuple[str, str]]:
+    """Titles of nodes that lie on each other, and of groups that do."""
+    pairs = [*combinations(graph["nodes"], 2), *combinations(graph["groups"], 2)]
+    return [(a["title"], b["title"]) for a, b in pairs if overlap(a["box"], b["box"])]
 
 
 def within(a: Box, b: Box) -> bool:
@@ -145,21 +153,23 @@ def test_means_what_its_api_twin_says(opened: Opened) -> None:
     assert without_meta(opened.editor.to_api()) == without_meta(opened.twin)
 
 
-def test_still_means_the_same_once_saved_and_opened_again(opened: Opened, tmp_path: Path) -> None:
-    (tmp_path / opened.file.name).write_text(json.dumps(opened.editor.to_ui()))
-    opened.editor.open(tmp_path / opened.file.name)
-    assert without_meta(opened.editor.to_api()) == without_meta(opened.twin)
-
-
 def test_every_node_stands_in_one_group_and_on_no_other(opened: Opened) -> None:
     for graph in opened.editor.page.evaluate(GEOMETRY):
-        for a, b in [*combinations(graph["nodes"], 2), *combinations(graph["groups"], 2)]:
-            assert not overlap(a["box"], b["box"]), f"{a['title']} lies on {b['title']}"
+        assert not overlaps(graph)
         for node in graph["nodes"]:
             around = [group["title"] for group in graph["groups"] if overlap(node["box"], group["box"])]
             whole = [group["title"] for group in graph["groups"] if within(node["box"], group["box"])]
             alone = node["type"] in NOTES or graph["inside"]
             assert around == whole and len(whole) == (0 if alone else 1), f"{node['title']} is in {around}"
+
+
+def test_all_that_it_says_can_be_read(opened: Opened) -> None:
+    """As it opens on a screen of 2560 x 1440, whole: no name or number is shortened, no note goes on below its frame."""
+    page = opened.editor.page
+    said = page.evaluate(SAID)
+    assert said["readable"] and "Read me first" in said["texts"]
+    assert not [text for text in said["texts"] if text.endswith(("…", "..."))]
+    assert page.locator(NOTE).count() and not page.evaluate(OVERFLOWING, NOTE)
 
 
 def test_every_wire_leads_from_left_to_right(opened: Opened) -> None:
@@ -199,7 +209,7 @@ def test_names_what_it_takes_to_run_it(file: Path) -> None:
     assert any(node["type"] in NOTES for node in nodes)
 
 
-def test_runs_at_the_press_of_the_button(opened: Opened) -> None:
+def test_runs_at_the_press_of_the_button_and_shows_its_picture(opened: Opened, picture: Image.Image) -> None:
     page = opened.editor.page
     page.evaluate(
         """([width, height]) => {
@@ -207,20 +217,29 @@ def test_runs_at_the_press_of_the_button(opened: Opened) -> None:
           const takes = ({options: {values}}, value) => !values || values.includes(value);
           for (const node of app.rootGraph.nodes) for (const widget of node.widgets ?? [])
             if (widget.name in quick && takes(widget, quick[widget.name])) widget.value = quick[widget.name];
-          app.api.addEventListener('execution_success', () => { window.ended = 'well'; });
-          app.api.addEventListener('execution_error', event => { window.ended = event.detail.exception_message; });
         }""",
-        SIZE,
+        picture.size,
     )
-    page.locator("[data-testid=queue-button]").first.click()
-    page.wait_for_function("window.ended", timeout=60_000)
-    assert page.evaluate("window.ended") == "well"
+    outputs = opened.editor.run()
     assert seeds(opened.editor.to_api()) == seeds(opened.twin)  # the same again at the next press
-    outputs = page.evaluate("app.nodeOutputs")
     savers = [key for key, node in opened.twin.items() if node["class_type"] == "SaveImage"]
     assert savers and set(savers) <= set(outputs)
     for key in savers:
         [saved] = outputs[key]["images"]
-        picture = Image.open(io.BytesIO(page.request.get(page.url.split("#")[0] + "view", params=saved).body()))
-        assert picture.size == painted_size(opened.twin)
-        assert len(picture.getcolors(picture.width * picture.height)) > 100  # painted, not black or empty
+        painted = Image.open(io.BytesIO(page.request.get(page.url.split("#")[0] + "view", params=saved).body()))
+        assert painted.size == painted_size(opened.twin, picture.size)
+        assert len(painted.getcolors(painted.width * painted.height)) > 100  # painted, not black or empty
+        shown = f"node => ({SHOWN})()?.[node]"
+        page.wait_for_function(shown, arg=key, timeout=30_000)
+        assert page.evaluate(shown, key) == [[*painted.size, saved["filename"]]]
+    assert not [pair for graph in page.evaluate(GEOMETRY) for pair in overlaps(graph)]  # reports make nodes grow
+    opened.editor.fit()
+    page.wait_for_timeout(500)  # until it is drawn
+    opened.editor.screenshot(opened.file.stem)
+
+
+def test_means_the_same_once_saved_and_opened_again(opened: Opened, tmp_path: Path) -> None:
+    before = opened.editor.to_api()
+    (tmp_path / "saved.json").write_text(json.dumps(opened.editor.to_ui()))
+    opened.editor.open(tmp_path / "saved.json")
+    assert opened.editor.to_api() == before

@@ -36,6 +36,7 @@ def sampled(pack, model, positive: list, latent: dict, **settings) -> torch.Tens
 
 
 @pytest.mark.parametrize("cfg", [1.0, 3.0])
+@torch.inference_mode()  # as the server runs nodes
 def test_equals_sampler_custom_advanced(pack, text, cfg):
     from comfy_extras.nodes_custom_sampler import CFGGuider, KSamplerSelect, RandomNoise, SamplerCustomAdvanced
     from flux1.nodes.loaders import Flux1LoadModel
