@@ -1,8 +1,14 @@
-"""A whole FLUX.1-dev of random weights: written to disk, one step of 512 x 512 pixels, deleted."""
+"""A whole FLUX.1-dev of random weights: written to disk, two steps of 512 x 512 pixels, deleted.
+
+`python -m benchmarks.full [FOLDER]` does it alone, and prints JSON.
+"""
 
 from __future__ import annotations
 
+import json
 import shutil
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -39,3 +45,16 @@ def measured(folder: Path) -> dict[str, Any]:
         return {"bytes": path.stat().st_size, "seconds": seconds, "peak": memory.peak()}
     finally:
         path.unlink()
+
+
+def main(folder: str | None = None) -> None:
+    from . import inside
+
+    with tempfile.TemporaryDirectory(prefix="flux1-whole-", dir=folder) as place:
+        inside.comfyui(Path(place))
+        inside.pack()
+        print(json.dumps(measured(Path(place)), indent=2))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:2])
