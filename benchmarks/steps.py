@@ -137,16 +137,20 @@ class DiffusersStep:
         watch = Stopwatch(self.model.transformer_blocks, self.model.single_transformer_blocks)
         height, width = what.latent.shape[-2:]
         grid = packing.grid_of(height, width)
+        ids, picture = packing.image_ids(*grid), packing.pack(what.latent)
+        if what.reference is not None:
+            ids = torch.cat([ids, packing.image_ids(*grid, 1)])
+            picture = torch.cat([picture, packing.pack(what.reference)], dim=1)
         with watch.running():
             tokens = self.model(
-                hidden_states=packing.pack(what.latent).to(self.dtype),
+                hidden_states=picture.to(self.dtype),
                 encoder_hidden_states=what.states.to(self.dtype),
                 pooled_projections=what.pooled.to(self.dtype),
                 timestep=torch.tensor([SIGMA], dtype=self.dtype),
                 guidance=what.guidance,
-                img_ids=packing.image_ids(*grid),
+                img_ids=ids,
                 txt_ids=torch.zeros(TEXT_TOKENS, 3),
-            ).sample
+            ).sample[:, : packing.token_count(height, width)]
         return watch.at_full_depth(), packing.unpack(tokens, height, width).float()
 
 

@@ -13,18 +13,17 @@ LARGEST_SIDE = 4096
 
 
 @cache
-def bf16_pays(size: int = 512, rounds: int = 4) -> bool:
+def bf16_pays(size: int = 1024, patience: float = 1.5) -> bool:
     """Whether matrices multiply at least twice as fast in bfloat16 as in float32 on the CPU.
 
-    A busy machine must not change the answer: where bfloat16 loses it is given other rounds, a moment later. Takes some
-    hundredths of a second where it wins.
+    A busy machine must not change the answer: where bfloat16 loses it is tried again, for `patience` seconds. Where it
+    wins this takes a tenth of a second.
     """
-    cpu = torch.device("cpu")
-    for _ in range(rounds):
-        if product_seconds(cpu, torch.float32, size) > 2 * product_seconds(cpu, torch.bfloat16, size):
-            return True
-        time.sleep(0.05)
-    return False
+    cpu, end = torch.device("cpu"), time.monotonic() + patience
+    while product_seconds(cpu, torch.float32, size) <= 2 * product_seconds(cpu, torch.bfloat16, size):
+        if time.monotonic() > end:
+            return False
+    return True
 
 
 def flops_per_second(device: torch.device, dtype: torch.dtype) -> float:
