@@ -32,7 +32,6 @@ class Flux1ReduxConditioning(io.ComfyNode):
             search_aliases=["flux", "redux", "style model apply", "image variation", "image prompt", "ip adapter"],
             inputs=[
                 io.Conditioning.Input("conditioning", tooltip="The encoded prompt; it may be empty."),
-                io.StyleModel.Input("style_model", tooltip="flux1-redux-dev, from StyleModelLoader."),
                 io.Autogrow.Input(
                     "pictures",
                     template=io.Autogrow.TemplatePrefix(
@@ -45,6 +44,7 @@ class Flux1ReduxConditioning(io.ComfyNode):
                     ),
                     tooltip="Pictures, or pictures that CLIPVisionEncode has encoded.",
                 ),
+                io.StyleModel.Input("style_model", tooltip="flux1-redux-dev, from StyleModelLoader."),
                 io.ClipVision.Input(
                     "clip_vision",
                     optional=True,

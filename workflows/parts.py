@@ -89,13 +89,13 @@ def show_picture(sheet: Sheet, prompt: Output, at: Point, strength: float) -> Ou
     """The lower row: a picture and the models that read it; at its end, at `at`, the prompt that has seen it."""
     picture, _ = load_picture(sheet, "Picture")
     wide = (400, 0)
-    (redux,) = sheet.add("StyleModelLoader", "Load Redux", (1250, 550), wide, style_model_name=REDUX.name)
-    (siglip,) = sheet.add("CLIPVisionLoader", "Load image encoder", (1250, 650), wide, clip_name=SIGLIP.name)
+    (redux,) = sheet.add("StyleModelLoader", "Load Redux", (1250, 535), wide, style_model_name=REDUX.name)
+    (siglip,) = sheet.add("CLIPVisionLoader", "Load image encoder", (1250, 660), wide, clip_name=SIGLIP.name)
     sheet.group("4 Load Redux", (1230, 480), (1670, 730))
     return sheet.add(
         "Flux1ReduxConditioning", "Show the picture", at, conditioning=prompt,
         style_model=redux, clip_vision=siglip, strength=strength,
-        **{"pictures.picture0": picture.over((1215, 740), (1670, 740))},
+        **{"pictures.picture0": picture.over((1215, BETWEEN), (1650, BETWEEN))},
     )[0]  # fmt: skip
 
 

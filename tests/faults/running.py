@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.nodes.graphs import encoders
 from workflows.client import Client, RunError
+from workflows.connection import Connection
 from workflows.graph import Graph, GraphBuilder, Link
 from workflows.server import Server
 
@@ -133,11 +134,10 @@ OURS = ("Expected:", "Found:", "Fix:")
 def events(place: Place, graph: Graph, on_event: Callable[[dict[str, Any]], None] = lambda event: None) -> list[dict]:
     """All that the server says of a run while it goes on, up to its end, however it ends."""
 
-    async def follow() -> list[dict]:
-        client, heard = place.client, []
-        name = uuid.uuid4().hex
-        async with client.session() as session, session.ws_connect(f"/ws?clientId={name}", max_msg_size=0) as socket:
-            prompt_id = (await client._queue(graph, name))["prompt_id"]
+    async def follow(server: Connection) -> list[dict]:
+        heard, name, prompt_id = [], uuid.uuid4().hex, str(uuid.uuid4())
+        async with server.session.ws_connect(f"/ws?clientId={name}", max_msg_size=0) as socket:
+            await server.queue(graph, name, prompt_id)
             async for message in socket:
                 if message.type.name != "TEXT":
                     continue
@@ -151,7 +151,7 @@ def events(place: Place, graph: Graph, on_event: Callable[[dict[str, Any]], None
                     return heard
         raise AssertionError("the connection ended")
 
-    return place.client.wait(follow())
+    return place.client.wait(follow)
 
 
 def interrupted(place: Place, graph: Graph, before: Callable[[], None] = lambda: None) -> list[dict[str, Any]]:

@@ -24,6 +24,8 @@ from flux_core.doctor.files import look_into
 from flux_core.errors import Flux1Error
 from flux_core.model import Transformer
 from flux_core.variants import VARIANTS
+from painter.family import write_random_family
+from tests.companions import write_companions
 from tests.flux_core.checkpoint_samples import diffusers_model, t5, vae, write
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,10 +43,19 @@ TASKS = {
 }
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A models folder with everything and, other than the one that all tests share, nothing else."""
+    folder = tmp_path_factory.mktemp("whole")
+    write_random_family(folder)
+    write_companions(folder)
+    return folder
+
+
 @pytest.fixture
-def folder(models: Path, tmp_path: Path) -> Path:
-    """A models folder with everything, to be harmed."""
-    return shutil.copytree(models, tmp_path / "models", ignore=shutil.ignore_patterns("custom_nodes"))
+def folder(whole: Path, tmp_path: Path) -> Path:
+    """The same, to be harmed."""
+    return shutil.copytree(whole, tmp_path / "models")
 
 
 def examined(folder: Path) -> Report:

@@ -5,13 +5,15 @@ import json
 import re
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flux_core.errors import Flux1Error
-from workflows.__main__ import DONE, UNFIT, main
+from workflows.__main__ import DONE, UNFIT
+from workflows.__main__ import main as command_line
 from workflows.check import check_on_server
 from workflows.client import Client
 from workflows.graph import Graph, links, read_graph
@@ -21,6 +23,12 @@ from workflows.source import WORKFLOWS, bundled, find_source
 
 SCHNELL = WORKFLOWS / "api" / "text_to_image_schnell.json"
 SAVER, SAMPLER = "8", "6"  # node ids in it
+
+
+def main(arguments: list[str]) -> int:
+    """The command line in a thread of its own, as a program has: the browser's tests leave an event loop in this one."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(command_line, arguments).result()
 
 
 @pytest.fixture
@@ -70,8 +78,9 @@ TEXTS = {name: (json.dumps(content), text) for name, (content, text) in UNFIT_FI
 
 @pytest.mark.parametrize("case", TEXTS)
 def test_a_file_that_is_no_workflow_is_refused_before_anything_is_sent(
-    case: str, nobody: str, tmp_path: Path, capsys: pytest.CaptureFixture
+    case: str, nobody: str, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # comfy-cli would convert one of them
     content, text = TEXTS[case]
     (tmp_path / "mine.json").write_text(content)
     assert main(["run", str(tmp_path / "mine.json"), "--server", nobody, "--wait", "0"]) == UNFIT
@@ -156,7 +165,7 @@ def test_a_server_without_models_is_told_all_that_it_lacks_with_folder_and_link(
     source = find_source(name)
     with pytest.raises(Flux1Error) as refusal:
         check_on_server(source.graph, without_models(server.get("/object_info")), source.models, source.packs)
-    assert len(source.models) == 4
+    assert len(source.models) >= 4  # a transformer, two text encoders, a VAE
     for model in source.models.values():
         assert f"{model['url']} to models/{model['directory']}: {model['name']}" in str(refusal.value)
 
@@ -166,8 +175,9 @@ def without_models(infos: dict[str, Any]) -> dict[str, Any]:
     infos = copy.deepcopy(infos)
     for info in infos.values():
         for kind, *options in info["input"].get("required", {}).values():
-            if kind == "COMBO" and any(".safetensors" in str(choice) for choice in options[0].get("options", [])):
-                options[0]["options"] = []
+            choices = kind if isinstance(kind, list) else options[0].get("options", []) if kind == "COMBO" else []
+            if any(".safetensors" in str(choice) for choice in choices):
+                choices.clear()
     return infos
 
 
