@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from flux_core.processor import bf16_pays
 from tests.nodes.graphs import encoders, model, prompt
 from workflows.client import Client, Result
 from workflows.graph import GraphBuilder, Link
@@ -45,7 +44,6 @@ def test_every_file_that_the_loaders_offer_is_listed_and_every_task_can_be_run(s
     assert all(task["ready"] for task in data["tasks"])
     assert lines.count("✓") == 8 and page.startswith("# FLUX.1 Doctor: 8 of 8")
     assert data["size"] == [512, 512] and data["device"]["dtype"] == "float32"  # the server's --fp32-unet
-    assert ("--fp32-unet" in texts(data)) == bf16_pays()
 
 
 def options_of(server: Client, node: str, value: str) -> list[str]:
@@ -122,6 +120,21 @@ def test_nothing_is_opened_outside_the_model_folders(pack, models: Path):
     LISTENING.clear()
     assert len(OPENED) >= len(found) > 10
     assert all(Path(path).is_relative_to(models) for path in OPENED), OPENED
+
+
+@pytest.mark.parametrize("option", ["cache_none", "use_quad_cross_attention", "fp16_vae"])
+def test_an_option_of_comfyui_that_costs_is_named_where_it_was_given(
+    pack, monkeypatch: pytest.MonkeyPatch, option: str
+):
+    from comfy.cli_args import args
+    from flux1.nodes.bridge import check_options
+
+    def said() -> bool:
+        return any(f"--{option.replace('_', '-')}:" in finding.text for finding in check_options(0))
+
+    assert not said()
+    monkeypatch.setattr(args, option, True)
+    assert said()
 
 
 @pytest.mark.parametrize("side", [8, 100_000])
