@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from scipy import ndimage
 from torch import Tensor
-from torch.nn.functional import max_pool2d
 
 from ..image import resized, size_of
 from .align import blurred
@@ -27,8 +26,6 @@ VISIBLE = 0.03
 """Differences of colour up to here are never a change."""
 NOT_NOISE, UNTOUCHED = 5.0, 0.4
 """A change differs so many times as much as a picture's least differing 40 %, which no edit reaches."""
-EDGE = 0.2
-"""Of the largest difference within four pixels: less is that one's blur."""
 STRICTNESS = (0.3, 0.15, 0.08, 0.05, 0.05, 0.05)
 """Colours, from 0 to 1: a pixel this far from what the others say counts a quarter."""
 
@@ -91,9 +88,7 @@ def changed(
     apart, allowed = difference(recoloured(source, edited), edited)
     usual = (apart / allowed).flatten().kthvalue(int(UNTOUCHED * apart.numel()) + 1).values.item()
     threshold = threshold or max(VISIBLE, NOT_NOISE * usual)
-    # The blur spreads a large difference over its neighbours: near one, a fifth is its edge.
-    nearby = max_pool2d(apart[None], 9, stride=1, padding=4)[0]
-    found = ((apart > threshold * allowed) & (apart > EDGE * nearby)).cpu().numpy()
+    found = (apart > threshold * allowed).cpu().numpy()
     found = without_holes(found) if holes else found
     islands, _ = ndimage.label(found)
     large = np.bincount(islands.ravel()) >= max(1, least * found.size)

@@ -38,6 +38,13 @@ def test_the_mask_is_the_painted_object(name):
             assert (found & painted).sum() / (found | painted).sum() >= 0.8
 
 
+@pytest.mark.parametrize("share", [0.0, 0.2])
+def test_strong_noise_is_no_change(share):
+    one = edit(photographs()["astronaut"], Drift(noise=0.2), share)
+    found = changed(one.source, one.edited)[0].numpy() > 0
+    assert (found & one.changed).sum() >= 0.8 * (found | one.changed).sum()
+
+
 def with_ring() -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
     source = photographs()["retina"]
     ring = cv2.circle(np.zeros(source.shape[:2], np.uint8), (150, 160), 60, 1, 8) > 0
