@@ -10,13 +10,14 @@ import json
 import platform
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from . import full, growth, inside, memory, modulation, plot, runs, steps, weights
-from .lines import Line, error, line, rounds
+from .lines import Line, Timed, error, line, rounds
 
 GB = 1 << 30
 
@@ -53,67 +54,65 @@ def arguments() -> argparse.Namespace:
 
 
 def measure(file: Path, quick: bool, bar: tqdm) -> dict[str, Any]:
+    """All but the machine: memory first, while this process has loaded nothing."""
     import comfy.utils
     import torch
 
     comfy.utils.set_progress_bar_enabled(False)
-
-    def tick() -> None:
-        bar.update()
-
     bar.set_description("memory")
     memories = {}
     for runner in memory.QUICK if quick else memory.RUNNERS:
         memories[runner] = memory.measured(runner, file)
-        tick()
+        bar.update()
 
+    mine = {"packed": steps.OurStep(steps.ours(file)), "unpacked": steps.OurStep(steps.ours(file, pack=False))}
     models = {"comfy-default": steps.comfy_default(file), "comfy-bf16": steps.comfy_bf16(file)}
-    peers = {name: steps.ComfyStep(model) for name, model in models.items()}
     exact = steps.ComfyStep(steps.comfy_bf16(file, compute=torch.float32))
-    mine, unpacked = steps.OurStep(steps.ours(file)), steps.OurStep(steps.ours(file, pack=False))
-    if not torch.cuda.is_available():
-        shared = dict(weights.seeded(weights.shallow()))
-        peers["diffusers"] = steps.DiffusersStep(shared, 1, 2)
-
-    lines: list[Line] = []
-
-    def compare(name: str, what: steps.Given, names: list[str], count: int) -> None:
-        """Lines `name.peer` and, against the strongest peer, how it is without packed weights."""
-        bar.set_description(name)
-        runners = [mine, unpacked, *(peers[peer] for peer in names)]
-        results = rounds([lambda run=run: run(what) for run in runners], count, tick)
-        _, true = exact(what)
-        errors = [error(velocity, true) for _, velocity in results[0]]
-        for place, peer in enumerate(names, start=2):
-            pairs = [(each[0][0], each[place][0]) for each in results]
-            lines.append(line(f"{name}.{peer}", pairs, errors[0], errors[place]))
-            if peer == "comfy-bf16":
-                pairs = [(each[1][0], each[place][0]) for each in results]
-                lines.append(line(f"{name}.{peer}.unpacked", pairs, errors[1], errors[place]))
-
-    everyone, strong = list(peers), [name for name in peers if name != "comfy-default"]
-    compare("step.512", steps.given(512), everyone, 2 if quick else 7)
-    if not quick:
-        compare("step.1024", steps.given(1024), everyone, 5)
-    compare("kontext.512", steps.given(512, reference=True), strong[:1] if quick else everyone, 1 if quick else 5)
+    lines = step_lines(mine, models, exact, quick, bar)
     bar.set_description("run")
-    lines += run_lines({"ours": mine.patcher} | models, exact.patcher, quick, tick)
-    lines.append(tiny_line(file.parent, quick, tick))
-
+    lines += run_lines({"ours": mine["packed"].patcher} | models, exact.patcher, quick, bar.update)
+    lines.append(tiny_line(file.parent, quick, bar.update))
     bar.set_description("growth")
-    grown = growth.measured(mine, (256, 512) if quick else (256, 512, 1024, 1536), tick)
-    saved = modulation.counted()
-    for dtype in (torch.float32, torch.bfloat16):
-        saved[f"same_bits_{str(dtype)[6:]}"] = modulation.same_bits(
-            dict(weights.seeded(weights.shallow(1, 1))), weights.shallow(1, 1), dtype
-        )
+    grown = growth.measured(mine["packed"], (256, 512) if quick else (256, 512, 1024, 1536), bar.update)
     return {
         "lines": [each.row() for each in lines],
-        "modulation": saved,
+        "modulation": modulation.counted() | modulation.bits(),
         "growth": {"rows": grown} | {f"exponent_{what}": growth.exponent(grown, what) for what in ("seconds", "flops")},
         "memory": {"file": file.stat().st_size} | memories,
         "cuda": "measured" if torch.cuda.is_available() else "SKIP: no CUDA device",
     }
+
+
+def step_lines(
+    mine: dict[str, steps.OurStep], models: dict[str, Any], exact: steps.ComfyStep, quick: bool, bar: tqdm
+) -> list[Line]:
+    """A step against each peer; against the strongest also without packed weights."""
+    import torch
+
+    peers: dict[str, Callable[[steps.Given], Timed]] = {name: steps.ComfyStep(model) for name, model in models.items()}
+    if not torch.cuda.is_available():
+        peers["diffusers"] = steps.DiffusersStep(dict(weights.seeded(weights.shallow())), 1, 2)
+    few, all_of_them = ["comfy-bf16"], list(peers)
+    plan = [("step.512", steps.given(512), all_of_them, 2 if quick else 7)]
+    if not quick:
+        plan.append(("step.1024", steps.given(1024), all_of_them, 5))
+    plan.append(("kontext.512", steps.given(512, reference=True), few if quick else all_of_them, 1 if quick else 5))
+
+    lines = []
+    for name, what, against, count in plan:
+        bar.set_description(name)
+        runners = mine | {peer: peers[peer] for peer in against}
+        results = rounds([partial(run, what) for run in runners.values()], count, bar.update)
+        _, true = exact(what)
+        times = {runner: [each[place][0] for each in results] for place, runner in enumerate(runners)}
+        errors = {runner: error(results[0][place][1], true) for place, runner in enumerate(runners)}
+        pairs = [("packed", peer, f"{name}.{peer}") for peer in against]
+        pairs.append(("unpacked", "comfy-bf16", f"{name}.comfy-bf16.unpacked"))
+        lines += [
+            line(title, zip(times[ours], times[peer], strict=True), errors[ours], errors[peer])
+            for ours, peer, title in pairs
+        ]
+    return lines
 
 
 def run_lines(models: dict[str, Any], exact: Any, quick: bool, tick: Callable[[], None]) -> list[Line]:

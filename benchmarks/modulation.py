@@ -11,6 +11,8 @@ from flux_core import packing
 from flux_core.model import Hooks, Transformer
 from flux_core.variants import DEV, FluxParams
 
+from .weights import seeded, shallow
+
 
 def touched(model: Transformer, tabled: bool) -> int:
     """Weights of all layers that a step calls; on the meta device nothing is computed, so the whole model will do."""
@@ -58,3 +60,12 @@ def same_bits(weights: dict[str, torch.Tensor], params: FluxParams, dtype: torch
     prepared = model.prepare(packing.image_ids(8, 8), states, pooled, guidance)
     table = model.table(model.rows([(level, pooled, guidance)]))
     return torch.equal(model.step(tokens, level, prepared), model.step(tokens, level, prepared, Hooks(table)))
+
+
+def bits() -> dict[str, bool]:
+    """The same for both number types."""
+    params = shallow(1, 1)
+    return {
+        f"same_bits_{name}": same_bits(dict(seeded(params)), params, dtype)
+        for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16))
+    }
