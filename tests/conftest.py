@@ -36,6 +36,20 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True, scope="module")
+def tidy(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a module's tests put among the shared models is gone after them: the next module finds the family alone."""
+    here = (item for item in request.session.items if item.getparent(pytest.Module) is request.node)
+    if not any("models" in item.fixturenames for item in here):
+        yield
+        return
+    models: Path = request.getfixturevalue("models")
+    before = {*models.rglob("*")}
+    yield
+    for path in sorted({*models.rglob("*")} - before, reverse=True):  # a folder's files before the folder
+        path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
 @pytest.fixture(scope="session")
 def checkout() -> Path:
     """ComfyUI's source folder."""
