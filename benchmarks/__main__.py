@@ -46,7 +46,11 @@ def main() -> None:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="under three minutes: one size, few rounds")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="under three minutes: one size, two peers, one round, of whole runs the tiny one",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="all figures")
     parser.add_argument("--plot", type=Path, metavar="FILE", default=Path("output/benchmark.png"))
     parser.add_argument("--full", action="store_true", help="also a step of a whole FLUX.1-dev: 24 GB of disk")
@@ -62,18 +66,22 @@ def measure(file: Path, quick: bool, bar: tqdm) -> dict[str, Any]:
     bar.set_description("memory")
     memories = {}
     for runner in memory.QUICK if quick else memory.RUNNERS:
-        memories[runner] = memory.measured(runner, file)
+        memories[runner] = memory.measured(runner, file, 256 if quick else 512)
         bar.update()
 
-    mine = {"packed": steps.OurStep(steps.ours(file)), "unpacked": steps.OurStep(steps.ours(file, pack=False))}
+    mine = {"packed": steps.OurStep(steps.ours(file))}
+    if not quick:
+        mine["unpacked"] = steps.OurStep(steps.ours(file, pack=False))
     models = {"comfy-default": steps.comfy_default(file), "comfy-bf16": steps.comfy_bf16(file)}
     exact = steps.ComfyStep(steps.comfy_bf16(file, compute=torch.float32))
     lines = step_lines(mine, models, exact, quick, bar)
     bar.set_description("run")
-    lines += run_lines({"ours": mine["packed"].patcher} | models, exact.patcher, quick, bar.update)
+    if not quick:
+        lines += run_lines({"ours": mine["packed"].patcher} | models, exact.patcher, bar.update)
     lines.append(tiny_line(file.parent, quick, bar.update))
     bar.set_description("growth")
-    grown = growth.measured(mine["packed"], (256, 512) if quick else (256, 512, 1024, 1536), bar.update)
+    sides, repeats = ((256, 512), 1) if quick else ((256, 512, 1024, 1536), 2)
+    grown = growth.measured(mine["packed"], sides, bar.update, repeats)
     return {
         "lines": [each.row() for each in lines],
         "modulation": modulation.counted() | modulation.bits(),
@@ -90,38 +98,34 @@ def step_lines(
     import torch
 
     peers: dict[str, Callable[[steps.Given], Timed]] = {name: steps.ComfyStep(model) for name, model in models.items()}
-    if not torch.cuda.is_available():
+    if not quick and not torch.cuda.is_available():
         peers["diffusers"] = steps.DiffusersStep(dict(weights.seeded(weights.shallow())), 1, 2)
-    few, all_of_them = ["comfy-bf16"], list(peers)
-    plan = [("step.512", steps.given(512), all_of_them, 2 if quick else 7)]
+    plan = [("step.512", steps.given(512), 1 if quick else 5)]
     if not quick:
-        plan.append(("step.1024", steps.given(1024), all_of_them, 5))
-    plan.append(("kontext.512", steps.given(512, reference=True), few if quick else all_of_them, 1 if quick else 5))
+        plan += [("step.1024", steps.given(1024), 3), ("kontext.512", steps.given(512, reference=True), 3)]
 
     lines = []
-    for name, what, against, count in plan:
+    for name, what, count in plan:
         bar.set_description(name)
-        runners = mine | {peer: peers[peer] for peer in against}
+        runners = mine | peers
         results = rounds([partial(run, what) for run in runners.values()], count, bar.update)
         _, true = exact(what)
         times = {runner: [each[place][0] for each in results] for place, runner in enumerate(runners)}
         errors = {runner: error(results[0][place][1], true) for place, runner in enumerate(runners)}
-        pairs = [("packed", peer, f"{name}.{peer}") for peer in against]
+        pairs = [("packed", peer, f"{name}.{peer}") for peer in peers]
         pairs.append(("unpacked", "comfy-bf16", f"{name}.comfy-bf16.unpacked"))
         lines += [
             line(title, zip(times[ours], times[peer], strict=True), errors[ours], errors[peer])
             for ours, peer, title in pairs
+            if ours in mine
         ]
     return lines
 
 
-def run_lines(models: dict[str, Any], exact: Any, quick: bool, tick: Callable[[], None]) -> list[Line]:
+def run_lines(models: dict[str, Any], exact: Any, tick: Callable[[], None]) -> list[Line]:
     """Four steps by KSampler at real width, ours first."""
-    side, count = (256, 1) if quick else (512, 4)
-    results = rounds(
-        [runs.runner(model, lambda n: steps.given(side, seed=n)) for model in models.values()], count, tick
-    )
-    _, true = runs.ksampler(exact, steps.given(side, seed=1), seed=1)
+    results = rounds([runs.runner(model, lambda n: steps.given(512, seed=n)) for model in models.values()], 3, tick)
+    _, true = runs.ksampler(exact, steps.given(512, seed=1), seed=1)
     errors = [error(painted, true) for _, painted in results[0]]
     return [
         line(f"run.{peer}", [(each[0][0], each[place][0]) for each in results], errors[0], errors[place])

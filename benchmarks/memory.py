@@ -1,6 +1,6 @@
 """Peak memory and time of loading and of a run, each runner in a process of its own.
 
-`python -m benchmarks.memory RUNNER FILE` measures one and prints it as JSON.
+`python -m benchmarks.memory RUNNER FILE SIDE` measures one and prints it as JSON.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any
 from .inside import ROOT, comfyui, pack
 
 RUNNERS = ("ours", "ours-unpacked", "ours-without-table", "comfy-default", "comfy-bf16")
-QUICK = ("ours-unpacked", "ours-without-table", "comfy-default")
+QUICK = ("ours-unpacked", "comfy-default")
 
 
-def measured(runner: str, file: Path) -> dict[str, float]:
-    """{"load": peak bytes above the process's own, "load_seconds", "run": peak bytes} of a runner."""
-    command = [sys.executable, "-m", "benchmarks.memory", runner, str(file)]
+def measured(runner: str, file: Path, side: int) -> dict[str, float]:
+    """{"load": peak bytes above the process's own, "load_seconds", "run": peak bytes} of a runner, at side x side pixels."""
+    command = [sys.executable, "-m", "benchmarks.memory", runner, str(file), str(side)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{runner}: {done.stderr[-2000:]}")
@@ -40,13 +40,13 @@ def forget() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def main(runner: str, file: Path) -> dict[str, float]:
+def main(runner: str, file: Path, side: int) -> dict[str, float]:
     comfyui(file.parent.parent)
     pack()
     from .runs import ksampler
     from .steps import given, now
 
-    what, models = given(512), loaders()
+    what, models = given(side), loaders()
     forget()
     own, start = peak(), now()
     model: Any = models[runner](file)
@@ -84,4 +84,4 @@ def without_table(file: Path) -> Any:
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(sys.argv[1], Path(sys.argv[2]))))
+    print(json.dumps(main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))))
