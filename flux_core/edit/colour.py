@@ -5,7 +5,7 @@ Pictures are `(b, 3, height, width)`, weights `(b, 1, height, width)`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -22,16 +22,22 @@ BENDING, TENSION, GAIN = 1e-6, 1e-4, 3e-4
 """What bending and slope of gain and offset cost against the mean square error, across a region taken as 1 x 1; and what
 a gain beside 1 costs, which is preferred to an offset only where there is texture to tell them apart."""
 ROUNDS = 3
+ODD = 0.01
+"""The share of the smallest and of the largest corrections that has no say in how far any may go."""
 LEAST_ERROR = 0.005
 """In [0, 1]: differences from the fit up to about this are noise, not something that was painted."""
 
 
 @dataclass(frozen=True)
 class Correction:
-    """`colour * (1 + gain) + offset`, both polynomials over the region, `(b, 3, degree + 1, degree + 1)` in y and x."""
+    """`colour * (1 + gain) + offset`, both polynomials over the region, `(b, 3, degree + 1, degree + 1)` in y and x.
+
+    No colour is changed by less or more than `limits`, `(b, 3, 1, 1)` each, say.
+    """
 
     gain: Tensor
     offset: Tensor
+    limits: tuple[Tensor, Tensor] | None = None
 
     def of(self, edited: Tensor) -> Tensor:
         """The edited picture in the original's colours."""
@@ -39,7 +45,19 @@ class Correction:
         gain, offset = (
             einsum(rows, each.to(edited), columns, "h p, b c p q, w q -> b c h w") for each in (self.gain, self.offset)
         )
-        return torch.addcmul(edited + offset, edited, gain)
+        change = torch.addcmul(offset, edited, gain)
+        return edited + (change if self.limits is None else change.clamp(*self.limits))
+
+    def as_seen(self, now: Tensor, weight: Tensor) -> Correction:
+        """The correction, kept within what it does to `now` where `weight` is above 0, but for the odd ones out."""
+        change = (self.of(now) - now).flatten(2)
+        order = change.argsort(-1)
+        share = weight.flatten(2).expand_as(change).gather(-1, order).cumsum(-1)
+        ends = (share / share[..., -1:].clamp(min=1e-6)).contiguous()
+        change = change.gather(-1, order)
+        places = torch.searchsorted(ends, torch.tensor([ODD, 1 - ODD]).to(ends).expand(*ends.shape[:2], 2).contiguous())
+        least, most = change.gather(-1, places.clamp(max=change.shape[-1] - 1))[..., None, None].unbind(2)
+        return replace(self, limits=(least, most))
 
     @property
     def mean_gain(self) -> Tensor:
@@ -53,7 +71,8 @@ def fitted(edited: Tensor, original: Tensor, known: Tensor, degree: int) -> Corr
     A weighted least squares fit of Legendre polynomials that bending and slope make more expensive. Within a cell the
     contrasts are compared by their amount, not dot by dot: a picture that slid by a few pixels has lost none. Dots
     that fit badly, where something was painted, count less in each round, and the worse they fit altogether, the less
-    the fit may bend: a noise of n times `LEAST_ERROR` makes its penalties 1 + n² as high.
+    the fit may bend: a noise of n times `LEAST_ERROR` makes its penalties 1 + n² as high. Where nothing is known, colours
+    are changed by no more than elsewhere: a polynomial knows no bounds.
     """
     dot = -(-max(edited.shape[-2:]) // DOTS)
     share = pooled(known, dot)
@@ -65,7 +84,7 @@ def fitted(edited: Tensor, original: Tensor, known: Tensor, degree: int) -> Corr
         total = weight.sum((-2, -1), keepdim=True).clamp(min=1e-6)
         usual = (error * weight).sum((-2, -1), keepdim=True) / total
         weight, noise = share / (1 + (error / (LEAST_ERROR + 2 * usual)) ** 2) ** 2, usual.double().cpu()
-    return correction
+    return correction.as_seen(now, weight)
 
 
 def pooled(picture: Tensor, side: int) -> Tensor:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from ..conditioning import LATENT_SCALE
 from ..errors import Flux1Error
-from ..image import rgb, size_of
+from ..image import grown, rgb, size_of
 from .blend import BLENDS
 from .colour import DEGREES, fitted
 from .drift import Drift, drift_of
@@ -74,7 +76,10 @@ def finished(
     known = (weight == 0).to(now)
     # With a mask over everything, nothing is known; the drift is measured all the same, as well as it can be.
     drift = drift_of(now, before.float(), known if known.any() else torch.ones_like(known))
-    laid = laid_in(before.float(), now, weight, colour, blend, width)
+    bleed = math.ceil(
+        LATENT_SCALE * max(outer / inner for outer, inner in zip(region.box.size, region.inner, strict=True))
+    )
+    laid = laid_in(before.float(), now, weight, colour, blend, width, bleed)
     after = torch.where(weight > 0, laid.clamp(0, 1).to(before.dtype), before)
 
     image = original.clone()
@@ -87,11 +92,17 @@ def finished(
     return Finished(image, change, drift, replace(region, original=image, mask=mask, touched=touched))
 
 
-def laid_in(before: Tensor, now: Tensor, mask: Tensor, colour: str, blend: str, width: int) -> Tensor:
-    """`now` corrected by what is known of `before`, and blended into it: `(b, 3, h, w)` each, `mask` `(b, 1, h, w)`."""
-    known = (mask == 0).to(now)
-    if colour != "off" and known.any():
-        now = fitted(now, before, known, DEGREES[colour]).of(now)
+def laid_in(
+    before: Tensor, now: Tensor, mask: Tensor, colour: str, blend: str, width: int, bleed: int = LATENT_SCALE
+) -> Tensor:
+    """`now` corrected by what is known of `before`, and blended into it: `(b, 3, h, w)` each, `mask` `(b, 1, h, w)`.
+
+    Colours are compared only from `bleed` pixels beyond the mask on, where there is anything: up to there what was
+    painted, or a frame drawn around it, shows through.
+    """
+    known = [(wide == 0).to(now) for wide in (grown((mask[:, 0] > 0).to(now), bleed)[:, None], mask)]
+    if colour != "off" and known[-1].any():
+        now = fitted(now, before, next(each for each in known if each.any()), DEGREES[colour]).of(now)
     return BLENDS[blend](before, now, mask, width)
 
 

@@ -53,6 +53,27 @@ def test_local_correction_helps_with_every_mask(mask: str) -> None:
     assert step_at_edge(picture, edited, white, "local") < 0.15 * step_at_edge(picture, edited, white, "off")
 
 
+def test_a_frame_around_the_mask_has_no_say() -> None:
+    """Drawn to point at the mask, it is neither in the picture nor in the mask."""
+    picture = torch.full((1, 160, 160, 3), 0.5)
+    mask, edited = torch.zeros(1, 160, 160), picture.clone()
+    mask[:, 40:110, 60:160] = 1
+    edited[:, 36:114, 56:] = torch.tensor([1.0, 0.0, 0.0])
+    edited[:, 40:110, 60:] = 0.5
+    assert (laid(picture, edited, mask, "local") - picture).abs().max() < 0.005
+
+
+def test_what_is_not_known_is_changed_no_more_than_what_is() -> None:
+    """The colours drift ever faster towards the corner that the mask covers."""
+    picture = in_whole_tokens(PHOTOGRAPHS["coffee"]) * 0.8 + 0.1
+    height, width = picture.shape[1:3]
+    towards = torch.linspace(0, 1, height)[:, None] * torch.linspace(0, 1, width)
+    edited, mask = picture - 0.1 * towards[None, ..., None], torch.zeros(1, height, width)
+    mask[:, height // 3 :, width // 3 :] = 1
+    change = (laid(picture, edited, mask, "local") - edited).abs()
+    assert change.max() < 1.1 * (picture - edited)[mask == 0].max()
+
+
 def test_one_gain_is_undone_by_global_correction() -> None:
     picture = in_whole_tokens(PHOTOGRAPHS["coffee"]) * 0.9
     edited, mask = picture * torch.tensor([1.1, 0.9, 0.95]), disc(*picture.shape[1:3])
