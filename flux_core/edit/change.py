@@ -25,7 +25,13 @@ PER_DETAIL = 17.0
 VISIBLE = 0.03
 """Differences of colour up to here are never a change."""
 NOT_NOISE, UNTOUCHED = 5.0, 0.4
-"""A change differs so many times as much as a picture's least differing 40 %, which no edit reaches."""
+"""A change differs so many times as much as a picture's least differing 40 %, which few edits reach."""
+CERTAIN = 0.15
+"""Differences of colour from here on are a change, even of nearly everything."""
+FARTHEST = 0.12
+"""Colours that drifted farther than this, in the mean, did not drift: it was told to be night."""
+MOST = 0.6
+"""Where more than this has changed, the rest is new too and no more than similar: it would be patches of the old."""
 STRICTNESS = (0.3, 0.15, 0.08, 0.05, 0.05, 0.05)
 """Colours, from 0 to 1: a pixel this far from what the others say counts a quarter."""
 
@@ -83,17 +89,19 @@ def changed(
 
     `edited` lies over `source`, both `(height, width, 3)`. `threshold`: the least difference of colours in flat places,
     from 0 to 1; 0 chooses it by how much the picture differs all over. `least`: the share of the picture that an island
-    must have. `holes`: fill them.
+    must have. `holes`: fill them. Of a picture that has changed nearly everywhere all counts as changed.
     """
-    apart, allowed = difference(recoloured(source, edited), edited)
+    drifted = recoloured(source, edited)
+    apart, allowed = difference(drifted if (drifted - source).abs().mean() < FARTHEST else source, edited)
     usual = (apart / allowed).flatten().kthvalue(int(UNTOUCHED * apart.numel()) + 1).values.item()
-    threshold = threshold or max(VISIBLE, NOT_NOISE * usual)
+    threshold = threshold or min(max(VISIBLE, NOT_NOISE * usual), CERTAIN)
     found = (apart > threshold * allowed).cpu().numpy()
     found = without_holes(found) if holes else found
     islands, _ = ndimage.label(found)
     large = np.bincount(islands.ravel()) >= max(1, least * found.size)
     large[0] = False
-    return torch.from_numpy(large[islands]).to(source), threshold
+    mask = torch.from_numpy(large[islands]).to(source)
+    return (mask if mask.mean() <= MOST else torch.ones_like(mask)), threshold
 
 
 def without_holes(found: np.ndarray) -> np.ndarray:

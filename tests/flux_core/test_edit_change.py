@@ -86,3 +86,13 @@ def test_colours_are_followed_whatever_an_object_does():
         left = (recoloured(one.source, one.edited) - one.edited).abs().mean(-1).numpy()[~one.changed]
         before = (one.source - one.edited).abs().mean(-1).numpy()[~one.changed]
         assert left.mean() < max(0.01, before.mean() / 3)
+
+
+@pytest.mark.parametrize("edited_by", ["night", "another picture", "negative"])
+def test_an_edit_of_everything_is_a_change_of_everything(edited_by):
+    """Not a drift of everything, after which the picture would be as it was, nor patches of it."""
+    pictures = photographs()
+    source = torch.from_numpy(pictures["chelsea"])
+    other = torch.from_numpy(cv2.resize(pictures["rocket"], source.shape[1::-1]))
+    edited = {"night": source * torch.tensor([0.2, 0.25, 0.4]), "another picture": other, "negative": 1 - source}
+    assert changed(source, edited[edited_by])[0].all()
