@@ -17,7 +17,7 @@ from tqdm import tqdm
 from painter.control_lora import write_control_loras
 from painter.masks import around_body
 from painter.painter import WEIGHTS, painting
-from painter.scenes import Scene, draw
+from painter.scenes import SIZE, Scene, draw
 from workflows.client import Client
 from workflows.graph import Graph, links, read_graph
 
@@ -28,6 +28,8 @@ SEED = 7
 THUMBNAIL, GAP = 384, 6  # pixels: height of a thumbnail, and between before and after
 MEGAPIXEL = 1024  # side of the pictures that the workflows are made for
 ROOM = ("left", "top", "right", "bottom", "feather")
+SCALES = {"upscale_refine": 0.5, "inpaint_lossless": 3.0}
+"""Of the pictures for workflows that bring them, or a part of them, to the one size that the tiny models know."""
 CARDS = {
     "redux_variation": "FLUX.1 Redux\n\nanother picture\nlike this one\n\n(no example: it takes\nthe released models)",
     "redux_style_mix": "FLUX.1 Redux\n\nwhat your words say,\nin this picture's look\n\n(no example: it takes\nthe released models)",
@@ -36,7 +38,7 @@ CARDS = {
 
 @dataclass(frozen=True)
 class Run:
-    """A workflow's input pictures, holes shown grey, and what it made of them."""
+    """A workflow's input pictures, masks shown in them, and what it made of them."""
 
     before: list[Image.Image]
     after: list[Image.Image]
@@ -57,9 +59,17 @@ def with_hole(picture: Image.Image, mask: Image.Image) -> Image.Image:
     return both
 
 
-def half(picture: Image.Image) -> Image.Image:
-    """Half as wide and high: enlarged twice, it has the one size that the tiny models know."""
-    return picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.LANCZOS)
+def marked(picture: Image.Image, mask: Image.Image, boxed: bool) -> Image.Image:
+    """The mask shown grey in the picture, or as a red box."""
+    if not boxed:
+        return Image.composite(Image.new("RGB", picture.size, "grey"), picture, mask)
+    framed = picture.copy()
+    ImageDraw.Draw(framed).rectangle(mask.getbbox(), outline="red", width=2)
+    return framed
+
+
+def scaled(picture: Image.Image, scale: float) -> Image.Image:
+    return picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.LANCZOS)
 
 
 def depth_of(scene: Scene = SCENE) -> Image.Image:
@@ -78,13 +88,14 @@ def run(client: Client, workflow: str, picture: Image.Image, mask: Image.Image, 
     """
     graph = read_graph(WORKFLOWS / "api" / f"{workflow}.json")
     masked = {link[0] for node in graph.values() for _, link in links(node) if link[1] == 1}
+    boxes = any(node["class_type"] == "Flux1BoxPrompt" for node in graph.values())
     shown, names = [], {}
     for key, node in graph.items():
         if node["class_type"] == "LoadImage":
             seen = landscape(NEXT) if names else picture
             given = with_hole(seen, mask) if key in masked else seen
             names[key] = client.upload(given, f"showcase_{workflow}_{len(names)}.png")
-            shown.append(Image.composite(Image.new("RGB", seen.size, "grey"), seen, mask) if key in masked else seen)
+            shown.append(marked(seen, mask, boxes) if key in masked else seen)
     for key, node in graph.items():
         if node["class_type"] == "Flux1DepthMap":
             depth = client.upload(depth_of(), f"showcase_{workflow}_depth.png")
@@ -96,14 +107,17 @@ def run(client: Client, workflow: str, picture: Image.Image, mask: Image.Image, 
 def adapted(graph: Graph, pictures: Mapping[str, str], size: tuple[int, int]) -> Graph:
     """The workflow with other pictures (file names by node), seed and size, and otherwise as it is.
 
-    Room around a picture becomes smaller with it.
+    Room around a picture becomes smaller with it. Of a picture that is edited in part, all is shown: the tiny models know
+    whole landscapes only.
     """
     ours = {"seed": SEED, "noise_seed": SEED, "width": size[0], "height": size[1]}
 
     def inputs(key: str, node: dict) -> dict:
         own = ours | ({"image": pictures[key]} if key in pictures else {})
-        if node["class_type"] == "Flux1KontextReference":
-            own |= {"sizing": "own size"}
+        if node["inputs"].get("sizing") in ("kontext", "stretch"):  # to about a megapixel
+            own["sizing"] = "own size"
+        if node["class_type"] == "Flux1PrepareEdit":
+            own |= {"megapixels": (SIZE / MEGAPIXEL) ** 2, "context": 8.0}
         if node["class_type"] == "Flux1PadForOutpaint":
             own |= {name: node["inputs"][name] * size[0] // MEGAPIXEL for name in ROOM}
         return {
@@ -141,11 +155,9 @@ def main() -> None:
         write_control_loras(WEIGHTS, models)
         with painting(models) as painter:
             for name in tqdm(wanted, desc="thumbnails"):
-                picture = half(landscape()) if name == "upscale_refine" else landscape()
+                picture, mask = (scaled(each, SCALES.get(name, 1.0)) for each in (landscape(), sunless_hole()))
                 pictures = (
-                    [picture, card(CARDS[name])]
-                    if name in CARDS
-                    else run(painter.client, name, picture, sunless_hole()).pictures
+                    [picture, card(CARDS[name])] if name in CARDS else run(painter.client, name, picture, mask).pictures
                 )
                 side_by_side(pictures).save(WORKFLOWS / f"{name}.jpg", quality=90)
 

@@ -1,7 +1,4 @@
-"""`python -m workflows.build`: draws the bundled workflows and writes them, for the editor and for `/prompt`.
-
-`kontext_edit`, with its subgraphs, was drawn in the editor and is not among them.
-"""
+"""`python -m workflows.build`: draws the bundled workflows and writes them, for the editor and for `/prompt`."""
 
 import json
 import tempfile
@@ -11,6 +8,7 @@ from pathlib import Path
 import tomllib
 
 from .comfyui import OLDEST, find_comfyui, version_text
+from .edits import edit_chain, inpaint_lossless, kontext_box_edit, kontext_edit, kontext_lossless
 from .parts import (
     ABOVE,
     BELOW,
@@ -406,6 +404,11 @@ DRAWN: tuple[Callable[[Sheet], None], ...] = (
     upscale_refine,
     fill_inpaint,
     fill_outpaint,
+    kontext_edit,
+    inpaint_lossless,
+    kontext_lossless,
+    kontext_box_edit,
+    edit_chain,
 )
 
 

@@ -50,9 +50,8 @@ ABOVE, BETWEEN, BELOW = 14, 464, 934
 
 def loaders(sheet: Sheet, variant: str, lora: File | None = None) -> tuple[Output, Output, Output]:
     """MODEL, with a control LoRA if one is named, CLIP and VAE."""
-    title = f"Load {variant if variant in ('dev', 'schnell') else variant.title()} model"
     left, wide = (-40, (400, 0)) if lora is None else (-310, (300, 0))  # so wide that file names are read whole
-    (model,) = sheet.add("Flux1LoadModel", title, (left, 0), wide, model_name=MODELS[variant].name)
+    (model,) = load_model(sheet, variant, (left, 0), wide)
     if lora is not None:
         strength = {"strength": "custom", "strength.value": CONTROL_STRENGTH}
         model, *_ = sheet.add(
@@ -64,6 +63,23 @@ def loaders(sheet: Sheet, variant: str, lora: File | None = None) -> tuple[Outpu
     (vae,) = sheet.add("Flux1LoadVAE", "Load VAE", (left, 240), wide, vae_name=VAE.name)
     sheet.group("1 Load models", (left - 20, TOP), (700, 350))
     return model, clip, vae.over((720, 254))
+
+
+def load_model(sheet: Sheet, variant: str, at: Point, size: Point) -> list[Output]:
+    title = f"Load {variant if variant in ('dev', 'schnell') else variant.title()} model"
+    return sheet.add("Flux1LoadModel", title, at, size, model_name=MODELS[variant].name)
+
+
+def stacked_loaders(sheet: Sheet, variant: str) -> tuple[Output, Output, Output]:
+    """MODEL, CLIP and VAE below each other, for workflows without a prompt beside them."""
+    left, wide = -80, (400, 0)
+    (model,) = load_model(sheet, variant, (left, 0), wide)
+    (clip,) = sheet.add(
+        "Flux1LoadTextEncoders", "Load text encoders", (left, 232), wide, t5_name=T5.name, clip_name=CLIP.name
+    )
+    (vae,) = sheet.add("Flux1LoadVAE", "Load VAE", (left, 382), wide, vae_name=VAE.name)
+    sheet.group("1 Load models", (left - 20, TOP), (left + 420, 458))
+    return model, clip, vae
 
 
 def text_encode(
@@ -107,21 +123,39 @@ def paint(
 
     `vae` is led to the lowest lane by the caller. `variant` names the settings.
     """
-    (painted,) = sheet.add(
-        sampler, "Paint", at, model=model, positive=positive, latent=latent, seed=SEED,
-        steps=VARIANTS[variant].steps, strength=strength,
-    )  # fmt: skip
+    painted = sample(sheet, variant, at, model, positive, latent, strength=strength, sampler=sampler)
     x, y = at[0] + 380, at[1]
     vae = vae.over((x - 60, bottom + 14), (x - 40, y + 140))
     (image,) = sheet.add("Flux1DecodeImage", "Decode", (x, y), (210, 0), latent=painted, vae=vae)
-    sheet.add("SaveImage", "Save", (x + 280, 60), (440, bottom - 80), images=image, filename_prefix=sheet.name)
     sheet.group(f"{number} Paint", (left, TOP), (x + 230, bottom))
-    sheet.group(f"{number + 1} Result", (x + 260, TOP), (x + 740, bottom))
+    result(sheet, number + 1, x + 260, image, bottom)
 
 
-def read_me(sheet: Sheet, variant: str, title: str, what: str, *changes: str, more: Sequence[File] = ()) -> None:
-    """The note below the loaders, which comes last: what it does, what to change, what to download: the variant's model
-    and `more`."""
+def sample(
+    sheet: Sheet, variant: str, at: Point, model: Output, positive: Output, latent: Output, *, strength: float = 1.0,
+    sampler: str = "Flux1Sampler",
+) -> Output:  # fmt: skip
+    """The sampler, with the settings of the variant: a LATENT."""
+    return sheet.add(
+        sampler, "Paint", at, model=model, positive=positive, latent=latent, seed=SEED,
+        steps=VARIANTS[variant].steps, strength=strength,
+    )[0]  # fmt: skip
+
+
+def result(sheet: Sheet, number: int, left: int, image: Output, bottom: int = BOTTOM) -> None:
+    """The last group."""
+    sheet.add("SaveImage", "Save", (left + 20, 60), (440, bottom - 80), images=image, filename_prefix=sheet.name)
+    sheet.group(f"{number} Result", (left, TOP), (left + 480, bottom))
+
+
+def read_me(
+    sheet: Sheet, variant: str, title: str, what: str, *changes: str, more: Sequence[File] = (),
+    place: tuple[Point, Point] | None = None,
+) -> None:  # fmt: skip
+    """The note, which comes last: what it does, what to change, what to download: the variant's model and `more`.
+
+    It stands below the loaders, or in `place`.
+    """
     rows = [
         f"| {name(file)} | models/{file.folder} | [{file.repository}]({page(file)}) |"
         for file in (MODELS[variant], *more, T5, CLIP, VAE)
@@ -133,7 +167,7 @@ def read_me(sheet: Sheet, variant: str, title: str, what: str, *changes: str, mo
     ]  # fmt: skip
     _, (left, _), (right, loaders_end) = sheet.groups[0]
     bottom = max(end for _, _, (_, end) in sheet.groups)
-    sheet.note("\n".join(lines), (left + 20, loaders_end + 50), (right - 20, bottom))
+    sheet.note("\n".join(lines), *(place or ((left + 20, loaders_end + 50), (right - 20, bottom))))
 
 
 def name(file: File) -> str:

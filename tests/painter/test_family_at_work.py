@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from painter import tasks
+from painter import showcase, tasks
 from painter.language import plain_caption
 from painter.painter import STEPS, Job, Painter, Sharing, name_of
 from painter.scenes import SIZE, draw
@@ -140,3 +140,22 @@ def test_comfyuis_own_nodes_paint_the_same_picture_from_the_file(painter: Painte
     ours, stocks = painter.run([lambda add: painter.nodes(add, job), theirs])
     assert ours.std() > 0.05
     assert np.abs(ours - stocks).max() <= 2 / 255
+
+
+def as_it_was(painter: Painter, workflow: str) -> np.ndarray:
+    """Where, in the picture that the workflow saves, no bit has changed."""
+    shown = showcase.run(painter.client, workflow, showcase.landscape(), showcase.sunless_hole())
+    before, after = (np.asarray(picture) for picture in (shown.before[0], shown.after[-1]))
+    return (before == after).all(-1)
+
+
+def test_an_edit_without_a_mask_changes_what_it_names_alone(painter: Painter):
+    """The sun and its glow, in the upper right quarter, are a tenth of the picture."""
+    same = as_it_was(painter, "kontext_lossless")
+    assert same.mean() > 0.8 and not same[12:28, 88:110].any()
+
+
+def test_five_edits_leave_what_none_has_named_bit_for_bit(painter: Painter):
+    """Sky, sun, ground and peaks are edited, ridges and lake are not."""
+    same = as_it_was(painter, "edit_chain")
+    assert 0.2 < same.mean() < 0.6

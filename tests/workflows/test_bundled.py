@@ -19,6 +19,7 @@ SMALL = {  # what replaces a megapixel
     "Flux1KontextReference": {"sizing": "own size"},
     "Flux1PadForOutpaint": {"left": 16, "right": 16},
 }
+SMALL_EDIT = {"kontext": {"sizing": "own size"}, "megapixels": {"megapixels": 0.01}}
 PAINTED = {"fill_outpaint": (96, 48), "upscale_refine": (128, 96)}
 
 
@@ -27,6 +28,8 @@ def as_shipped(client: Client, name: str) -> Graph:
     graph = read_graph(API / f"{name}.json")
     for node in graph.values():
         node["inputs"] |= SMALL.get(node["class_type"], {})
+        if node["class_type"] == "Flux1PrepareEdit":
+            node["inputs"] |= SMALL_EDIT[node["inputs"]["sizing"]]
     names = [node["inputs"]["image"] for node in graph.values() if node["class_type"] == "LoadImage"]
     for number, name in enumerate(names):
         client.upload(picture(number), name)
@@ -64,6 +67,15 @@ def test_it_paints_what_it_saves(name: str, painted: Callable) -> None:
         width, height = PAINTED.get(name, SIZE)
         assert pixels.shape == (height, width, 3)
         assert pixels.std() > 3 and 0 < pixels.mean() < 255
+
+
+@pytest.mark.parametrize("name", ["inpaint_lossless", "kontext_box_edit"])
+def test_an_edit_of_a_part_changes_no_bit_of_the_rest(name: str, painted: Callable) -> None:
+    (after,), before = painted(name), np.asarray(picture(0).convert("RGB"), np.int16)
+    part = np.zeros(before.shape[:2], bool)
+    part[12 - 9 : 37 + 9, 16 - 9 : 41 + 9] = True  # the hole's box, grown and softened
+    assert (after[~part] == before[~part]).all()
+    assert (after[part] != before[part]).any(-1).mean() > 0.5
 
 
 @pytest.mark.parametrize("control", ["canny", "depth"])

@@ -125,7 +125,7 @@ def test_a_name_that_two_inputs_have_is_refused_with_the_names_that_tell_them_ap
     nobody: str, capsys: pytest.CaptureFixture
 ) -> None:
     assert main(["run", "kontext_edit", "--set", "seed=1", "--server", nobody, "--wait", "0"]) == UNFIT
-    refused(capsys, "More than one input", "First edit.seed, Second edit.seed")
+    refused(capsys, "More than one input", "First edit: Paint.seed, Second edit: Paint.seed")
 
 
 def test_an_unknown_workflow_is_answered_with_the_bundled_ones(nobody: str, capsys: pytest.CaptureFixture) -> None:

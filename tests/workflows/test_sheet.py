@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from workflows.client import Client
-from workflows.sheet import Output, Sheet
+from workflows.sheet import INSIDE, OUTSIDE, Output, Sheet
 
 PICTURE = Output(1, 0)
 
@@ -49,3 +49,29 @@ def test_wires_from_one_output_share_the_points_they_begin_with(sheet: Sheet) ->
     for end, wires in (((9, 9), [1, 2]), ((9, 5), [3])):
         assert points[end]["linkIds"] == wires and points[end]["parentId"] == points[1, 1]["id"]
         assert {each["parentId"] for each in extra["linkExtensions"] if each["id"] in wires} == {points[end]["id"]}
+
+
+def test_a_subgraph_is_one_node_in_the_editor_and_its_nodes_for_the_server(sheet: Sheet) -> None:
+    """Twice on the sheet, with other values."""
+    inner = sheet.subgraph("Blurred")
+    image, radius = inner.input("image", "IMAGE"), inner.input("radius", "INT", default=2)
+    (blurred,) = inner.add("ImageBlur", "Blur", (0, 0), image=image, blur_radius=radius, sigma=1.0)
+    inner.output("IMAGE", blurred)
+    (picture, _) = sheet.add("LoadImage", "Picture", (0, 0), image="landscape.png")
+    (once,) = sheet.add(inner, "Once", (0, 0), image=picture)
+    (twice,) = sheet.add(inner, "Twice", (0, 0), image=once, radius=5)
+    sheet.add("PreviewImage", "Seen", (0, 0), images=twice)
+
+    graph = sheet.to_api()
+    blurs = {key: node for key, node in graph.items() if node["class_type"] == "ImageBlur"}
+    first, second = blurs
+    assert [key.split(":")[1] for key in blurs] == ["1", "1"] and first != second
+    assert [node["inputs"]["blur_radius"] for node in blurs.values()] == [2, 5]
+    assert blurs[second]["inputs"]["image"] == [first, 0]
+    assert blurs[second]["_meta"]["title"] == "Twice: Blur"
+    assert [node["inputs"]["images"] for node in graph.values() if "images" in node["inputs"]] == [[second, 0]]
+
+    (definition,) = sheet.to_ui()["definitions"]["subgraphs"]
+    assert [node["type"] for node in sheet.to_ui()["nodes"]].count(definition["id"]) == 2
+    ends = {(link["origin_id"], link["target_id"]) for link in definition["links"]}
+    assert ends == {(INSIDE, 1), (1, OUTSIDE)}
