@@ -10,7 +10,8 @@ from flux_core.errors import Flux1Error
 from flux_core.model import Transformer
 from flux_core.variants import VARIANTS
 
-NAN = float("nan")
+NAN, INFINITY = float("nan"), float("inf")
+NOT_FINITE = pytest.mark.parametrize("bad", [NAN, INFINITY, -INFINITY])
 READS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.stack.default)
 """A number taken from the device, and many at once, which torch on a CPU does without an operator: they are stacked."""
 
@@ -55,7 +56,7 @@ def test_the_device_is_waited_for_a_few_times_in_a_whole_run(count):
     assert count.bit_length() <= counting.reads <= count.bit_length() + 2
 
 
-@pytest.mark.parametrize("bad", [NAN, float("inf"), -float("inf")])
+@NOT_FINITE
 @pytest.mark.parametrize("step", range(1, 8))
 def test_the_first_step_that_is_not_finite_is_named(step, bad):
     def run() -> None:
@@ -70,13 +71,14 @@ def test_the_first_step_that_is_not_finite_is_named(step, bad):
         run()
 
 
-def test_a_result_that_is_not_finite_is_found_though_no_step_showed_it():
+@NOT_FINITE
+def test_a_result_that_is_not_finite_is_found_though_no_step_showed_it(bad):
     with pytest.raises(Flux1Error, match="non-finite.*the end"):
-        sanity.Steps().end(torch.full((1, 16, 4, 4), NAN))
+        sanity.Steps().end(torch.full((1, 16, 4, 4), bad))
 
 
 @pytest.mark.parametrize("sigmas", [
-    [1.0, NAN, 0.0], [14.6, 1.0, 0.0], [1.0, 0.5, -0.1], [1.0, 1.0, 1.0, 0.0], [float("inf"), 0.0],
+    [1.0, NAN, 0.0], [14.6, 1.0, 0.0], [1.0, 0.5, -0.1], [1.0, 1.0, 1.0, 0.0], [INFINITY, 0.0],
 ])  # fmt: skip
 def test_levels_that_make_no_picture_are_refused(sigmas):
     with pytest.raises(Flux1Error, match="sigmas.*Expected.*Found.*shift"):
@@ -97,8 +99,16 @@ def test_a_latent_of_another_model_is_refused(latent):
         sanity.check_latent(latent)
 
 
+@NOT_FINITE
+def test_a_latent_that_is_not_finite_is_refused(bad):
+    latent = torch.zeros(1, 16, 8, 8)
+    latent[0, 3, 2, 1] = bad
+    with pytest.raises(Flux1Error, match="latent.*non-finite.*1 NaN or infinite of 1024"):
+        sanity.check_latent(latent)
+
+
 def test_a_conditioning_may_say_no_with_infinity_but_not_be_nan():
-    sanity.check_conditioning("attention_mask", torch.tensor([0.0, -float("inf")]))
+    sanity.check_conditioning("attention_mask", torch.tensor([0.0, -INFINITY]))
     sanity.check_conditioning("attention_mask", torch.tensor([True, False]))
     with pytest.raises(Flux1Error, match="cross_attn.*1 NaN of 2"):
         sanity.check_conditioning("cross_attn", torch.tensor([0.0, NAN]))
@@ -107,5 +117,5 @@ def test_a_conditioning_may_say_no_with_infinity_but_not_be_nan():
 def test_a_damaged_weight_of_a_vae_is_named_in_any_type():
     damaged = {"a.weight": torch.zeros(3), "b.weight": torch.tensor([1.0, NAN])}
     for dtype in (torch.float16, torch.bfloat16, torch.float8_e4m3fn):
-        with pytest.raises(Flux1Error, match="b.weight.*ae.safetensors"):
-            sanity.check_vae_weights({name: weight.to(dtype) for name, weight in damaged.items()}, "ae.safetensors")
+        with pytest.raises(Flux1Error, match="b.weight.*File: mine.safetensors"):
+            sanity.check_vae_weights({name: weight.to(dtype) for name, weight in damaged.items()}, "mine.safetensors")
