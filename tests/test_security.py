@@ -58,7 +58,9 @@ def violations(source: str) -> Iterator[str]:
                 name, given = ast.unparse(function), {key.arg: ast.unparse(key.value) for key in keywords}
                 if name in CALLS or re.match(r"os\.(exec|spawn|posix_spawn)", name) or name.split(".")[-1] in METHODS:
                     yield name
-                if name.endswith("open") and len(args) > 1 and not re.fullmatch("'rb?'", ast.unparse(args[1])):
+                place = 0 if name.endswith(".open") and name != "os.open" else 1  # Path.open is not given the path
+                mode = given.get("mode", ast.unparse(args[place]) if len(args) > place else "'r'")
+                if name.endswith("open") and not re.fullmatch("'rb?'", mode):
                     yield "a file opened for writing"
                 if name.endswith("from_pretrained") and given.get("local_files_only") != "True":
                     yield "a download"
@@ -74,7 +76,8 @@ def test_nothing_runs_code_reaches_the_network_or_writes_files(file):
 @pytest.mark.parametrize(
     "source",
     ["import pickle", "from urllib.request import urlopen", "import torch\ntorch.load(file)", "from torch import load",
-     "eval('1')", "import os; os.execv('a', [])", "open('a', 'w')", "path.write_text('')", "import pip._internal",
+     "eval('1')", "import os; os.execv('a', [])", "open('a', 'w')", "open('a', mode='w')", "path.open('a')",
+     "path.write_text('')", "import pip._internal",
      "Model.from_pretrained('a')", "Model.from_pretrained('a', local_files_only=True, trust_remote_code=True)"],
 )  # fmt: skip
 def test_what_must_not_be_is_seen(source):

@@ -111,7 +111,7 @@ def test_truncated_download_names_both_sizes(tmp_path: Path) -> None:
 def test_file_cut_inside_its_header_is_refused(tmp_path: Path, size: int) -> None:
     path = write(tmp_path / "x.safetensors", {"x": TENSOR}, DATA)
     os.truncate(path, size)
-    assert "header" in refusal(path)
+    assert "cut inside its header" in refusal(path)
 
 
 def test_absurd_header_length_costs_nothing(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_absurd_header_length_costs_nothing(tmp_path: Path) -> None:
     [
         (b"[" * 200_000, "header"),
         (b'{"x":' + b"[" * 200_000, "nested"),
-        (b'{"x":[' + b"[]," * 2_000_000, "holds too much"),
+        (b'{"x":[' + b"[]," * 111_000, "holds too much"),
         (b'{"x": }', "header.*JSON"),
         (b'{"x": \xff}', "header.*JSON"),
         (b'{"x": ' + b"9" * 5000 + b"}", "header.*JSON"),
@@ -143,11 +143,12 @@ def test_absurd_header_length_costs_nothing(tmp_path: Path) -> None:
         ({"x": TENSOR | {"dtype": "Q8"}}, "dtype 'Q8'"),
         ({"x": TENSOR | {"dtype": "F4"}}, "dtype 'F4'"),
         ({"x": TENSOR | {"dtype": None}}, "dtype"),
-        ({"x": TENSOR | {"shape": [2**38], "data_offsets": [0, 0]}}, "shape"),
-        ({"x": TENSOR | {"shape": [4, True]}}, "shape"),
-        ({"x": TENSOR | {"shape": [-2, -2]}}, "shape"),
-        ({"x": TENSOR | {"shape": [1] * 65}}, "shape"),
-        ({"x": TENSOR | {"shape": 4}}, "shape"),
+        ({"x": TENSOR | {"shape": [2**38], "data_offsets": [0, 0]}}, "as large as the shape"),
+        ({"x": TENSOR | {"shape": [4, True]}}, "malformed shape"),
+        ({"x": TENSOR | {"shape": [-2, -2]}}, "malformed shape"),
+        ({"x": TENSOR | {"shape": [4] + [1] * 64}}, "malformed shape"),
+        ({"x": TENSOR | {"shape": [0, 2**49], "data_offsets": [0, 0]}}, "malformed shape"),
+        ({"x": TENSOR | {"shape": 4}}, "malformed shape"),
         ({"x": TENSOR | {"data_offsets": [-16, 0]}}, "negative"),
         ({"x": TENSOR | {"data_offsets": [16, 0]}}, "reversed"),
         ({"x": TENSOR | {"data_offsets": [0, 10**4000]}}, "absurd"),
