@@ -1,5 +1,6 @@
 """Loading: sizes from the file, every weight_dtype, unloading and loading again."""
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -82,6 +83,44 @@ def test_a_fingerprint_never_raises(name, pack):
     from flux1.nodes.loaders import stamp
 
     assert stamp("diffusion_models", name) == stamp("diffusion_models", name)
+
+
+def test_a_stamp_sees_time_size_and_header_each_by_itself(pack, models):
+    from flux1.nodes.loaders import stamp
+
+    path, stamps = models / "vae" / "stamped.safetensors", set()
+    for tensor, time, more in (("x", 0, b""), ("x", 1, b""), ("x", 0, b"more"), ("y", 0, b"")):
+        save_file({tensor: torch.zeros(3)}, path)
+        path.write_bytes(path.read_bytes() + more)
+        os.utime(path, ns=(time, time))
+        stamps.add(stamp("vae", path.name))
+    assert len(stamps) == 4
+
+
+NAMES = {
+    "Flux1LoadModel": {"model_name": "diffusion_models/flux1-dev.safetensors"},
+    "Flux1LoadTextEncoders": {
+        "t5_name": "text_encoders/t5xxl_fp16.safetensors",
+        "clip_name": "text_encoders/clip_l.safetensors",
+    },
+    "Flux1LoadVAE": {"vae_name": "vae/ae.safetensors"},
+    "Flux1LoadLora": {"lora_name": "loras/stamped.safetensors"},
+}
+"""By loader the inputs that name its files, and the files."""
+
+
+@pytest.mark.parametrize(("loader", "name"), [(loader, name) for loader, names in NAMES.items() for name in names])
+def test_a_loader_s_fingerprint_changes_with_each_of_its_files(loader, name, pack, models):
+    from flux1.nodes import NODES
+
+    (models / "loras").mkdir(exist_ok=True)
+    save_file({"x": torch.zeros(3)}, models / "loras" / "stamped.safetensors")
+    (node,) = (node for node in NODES if node.__name__ == loader)
+    given = {each: Path(file).name for each, file in NAMES[loader].items()}
+    before, path = node.fingerprint_inputs(**given), models / NAMES[loader][name]
+    assert node.fingerprint_inputs(**given) == before
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+    assert node.fingerprint_inputs(**given) != before
 
 
 def anonymous_memory() -> int:
