@@ -82,10 +82,11 @@ def test_k03_a_reference_of_another_model_is_refused(client: Client):
 
 
 def test_k04_a_second_reference_of_another_size_counts(client: Client):
-    (one, _), (two, said) = painted(client, "a", seed=4), painted(client, "a", "b", seed=4)
+    (one, _), (same, _), (two, said) = (painted(client, *names, seed=4) for names in ("a", "aa", "ab"))
     check_finite(two)
     check_words(said, "64 x 64, 96 x 48", r"16 \+ 18 tokens")
-    assert one.shape == two.shape and not alike(one, two)
+    assert one.shape == two.shape == same.shape
+    assert not alike(one, two) and not alike(same, two)
 
 
 def test_k06_one_reference_is_enough_for_a_batch(client: Client):

@@ -105,8 +105,11 @@ def test_alpha_is_dropped_and_grey_repeated():
 
 def test_inputs_are_never_changed():
     image, mask = PICTURE.clone(), square()
-    pictures.feathered(pictures.grown(pictures.image_and_mask(image, mask)[1], 3), 3)
-    pictures.fit(image)
+    pictures.image_and_mask(image, mask)
+    for change in (pictures.grown, pictures.feathered):
+        change(mask, 3)
+    for change in (pictures.pad_to_tokens, *pictures.SIZINGS.values()):
+        change(image)
     assert torch.equal(image, PICTURE) and torch.equal(mask, square())
 
 
