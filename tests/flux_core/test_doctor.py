@@ -17,7 +17,17 @@ from safetensors.torch import load_file, save_file
 from flux_core import schedule
 from flux_core.checkpoint import read_header
 from flux_core.checkpoint.layers import layers
-from flux_core.doctor import Device, Prompt, Report, check_latent, check_prompt, check_sigmas, examine, files_below
+from flux_core.doctor import (
+    Device,
+    Finding,
+    Prompt,
+    Report,
+    check_latent,
+    check_prompt,
+    check_sigmas,
+    examine,
+    files_below,
+)
 from flux_core.doctor.__main__ import main
 from flux_core.doctor.estimate import estimate, tokens_of, weights_of
 from flux_core.doctor.files import look_into
@@ -140,15 +150,32 @@ def test_a_broken_file_is_reported_in_the_reader_s_words_and_the_rest_as_ever(fo
     assert refusal.value.problem in error.text and error.fix == refusal.value.fix
     assert word.lower() in (error.text + error.fix).lower()
     assert not_ready(report) == {TASKS["fill"]} and error.text in report.page() and error.text in report.summary()
+    assert f"Fix: {error.fix}" in report.page()
 
 
-def test_a_tensor_that_is_missing_is_named(folder: Path):
-    file = folder / "diffusion_models/flux1-canny-dev.safetensors"
-    tensors = load_file(file)
-    del tensors["double_blocks.1.txt_mlp.0.bias"]
-    save_file(tensors, file)
+@pytest.mark.parametrize(
+    "file, tensor",
+    [
+        ("diffusion_models/flux1-canny-dev", "double_blocks.1.txt_mlp.0.bias"),
+        ("text_encoders/t5xxl_fp16", "encoder.block.1.layer.1.layer_norm.weight"),
+    ],
+)
+def test_a_tensor_that_is_missing_is_named(folder: Path, file: str, tensor: str):
+    path = folder / f"{file}.safetensors"
+    tensors = load_file(path)
+    del tensors[tensor]
+    save_file(tensors, path)
     (text,) = texts(examined(folder), "error")
-    assert "missing: double_blocks.1.txt_mlp.0.bias" in text
+    assert f"missing: {tensor}" in text
+
+
+def test_a_broken_depth_network_is_reported_and_no_task_takes_it(folder: Path):
+    weights = folder / "depth_anything/depth-anything-large-hf/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    report = examined(folder)
+    (text,) = texts(report, "error")
+    assert "depth_anything/depth-anything-large-hf" in text
+    assert not_ready(report) == {TASKS["depth"], TASKS["depth LoRA"]}
 
 
 def test_no_file_however_harmed_raises(tmp_path: Path):
@@ -168,14 +195,15 @@ def test_no_file_however_harmed_raises(tmp_path: Path):
         assert look_into("vae", gone.name, gone).problem
 
 
-def test_text_encoders_of_another_width_do_not_fit_and_both_widths_are_said(folder: Path):
-    wide = {name: tensor.repeat(*[2] * tensor.ndim) for name, tensor in load_file(
-        folder / "text_encoders/t5xxl_fp16.safetensors").items()}  # fmt: skip
-    save_file(wide, folder / "text_encoders/t5xxl_fp16.safetensors")
+@pytest.mark.parametrize("file", ["t5xxl_fp16.safetensors", "clip_l.safetensors"])
+def test_text_encoders_of_another_width_do_not_fit_and_both_widths_are_said(folder: Path, file: str):
+    path = folder / "text_encoders" / file
+    width = look_into("text_encoders", file, path).checkpoint.text.width
+    save_file({name: tensor.repeat(*[2] * tensor.ndim) for name, tensor in load_file(path).items()}, path)
     report = examined(folder)
     assert not_ready(report) == set(TASKS.values())
     (text,) = texts(report, "warning")
-    assert "t5xxl_fp16.safetensors" in text and "width is 128, 64 is needed" in text
+    assert file in text and f"width is {2 * width}, {width} is needed" in text
 
 
 @pytest.mark.parametrize("kind", ["loras/flux1-canny-dev-lora", "style_models/flux1-redux-dev",
@@ -193,7 +221,27 @@ def test_a_file_in_the_wrong_folder_is_told_the_right_one(folder: Path):
     report = examined(folder)
     (finding,) = report.findings
     assert "diffusion_models/ae.safetensors" in finding.text and finding.fix == "move it to models/vae"
-    assert not_ready(report) == set(TASKS.values())
+    assert finding.level == "warning" and not_ready(report) == set(TASKS.values())
+
+
+def test_an_all_in_one_file_is_left_to_ComfyUI_s_own_loader_and_that_is_only_noted(folder: Path):
+    file = folder / "diffusion_models/flux1-dev.safetensors"
+    weights = {f"model.diffusion_model.{name}": tensor for name, tensor in load_file(file).items()}
+    (folder / "checkpoints").mkdir()
+    weights["vae.encoder.conv_in.weight"] = torch.zeros(1)
+    save_file(weights, folder / "checkpoints/all.safetensors", read_header(file).metadata)
+    file.unlink()
+    report = examined(folder)
+    (note,) = texts(report, "note")
+    assert "checkpoints/all.safetensors" in note and note in report.page() and note not in report.summary()
+    assert not_ready(report) == {TASKS["canny LoRA"], TASKS["depth LoRA"]}
+    assert "all.safetensors" not in {each.file for each in report.estimates}
+
+
+def test_further_findings_take_their_place_among_those_there_are_the_worst_first(folder: Path):
+    (folder / "vae/ae.safetensors").rename(folder / "diffusion_models/ae.safetensors")
+    report = examined(folder).with_findings([Finding("note", "good to know"), Finding("error", "wrong")])
+    assert [finding.level for finding in report.findings] == ["error", "warning", "note"]
 
 
 def test_files_of_other_models_are_counted_not_listed(folder: Path):
@@ -251,6 +299,11 @@ def test_the_modulation_layers_of_diffusers_files_are_left_out_too(tmp_path: Pat
     assert weights_of(found, torch.float32) == (whole - modulation, modulation)
 
 
+def test_scaled_fp8_weights_stay_so_whatever_they_are_computed_in(models: Path):
+    (kontext,) = (file for file in files_below(models) if file.role == "kontext")
+    assert weights_of(kontext.checkpoint, torch.float32) == weights_of(kontext.checkpoint, torch.bfloat16)
+
+
 def test_a_step_costs_more_with_the_picture_s_size_and_with_a_reference(models: Path):
     by_role = {file.role: file for file in files_below(models)}
     small, large = (estimate(by_role["dev"], size, DEVICE) for size in ((512, 512), SIZE))
@@ -258,8 +311,30 @@ def test_a_step_costs_more_with_the_picture_s_size_and_with_a_reference(models: 
     assert large.step_seconds == pytest.approx(large.flops / DEVICE.flops)
     assert large.seconds == pytest.approx(50 * large.step_seconds)
     assert estimate(by_role["kontext"], SIZE, DEVICE).flops > 2 * large.flops
-    tight = examine(by_role.values(), SIZE, replace(DEVICE, memory=large.memory - 1))
+    tight = examine(by_role.values(), SIZE, replace(DEVICE, memory=large.weights + large.working - 1))
     assert any("flux1-dev.safetensors" in text for text in texts(tight, "warning"))
+
+
+def test_text_encoders_and_vae_are_reckoned_beside_the_model_where_they_are_there(folder: Path):
+    small, large = (examine(files_below(folder), size, DEVICE).beside for size in ((512, 512), SIZE))
+    assert large.text_encoders == sum(file.stat().st_size for file in (folder / "text_encoders").iterdir())
+    assert large.vae == (folder / "vae/ae.safetensors").stat().st_size
+    assert large.decoding == 4 * small.decoding
+    assert "to decode in one piece" in examined(folder).page()
+    (folder / "vae/ae.safetensors").unlink()
+    assert examined(folder).beside is None
+
+
+def test_where_a_missing_file_is_to_be_had_stands_beside_it(folder: Path):
+    (folder / "vae/ae.safetensors").unlink()
+    report = examine(files_below(folder), SIZE, DEVICE, lambda file: f" from https://example.org/{file}")
+    assert "the VAE from https://example.org/ae.safetensors" in report.page()
+
+
+def test_a_file_s_name_can_t_break_the_page_s_tables(folder: Path):
+    file = folder / "loras/one|two.safetensors"
+    file.write_bytes(b"")
+    assert r"loras/one\|two.safetensors" in examined(folder).page().split("## Files")[1]
 
 
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=list(VARIANTS))
@@ -279,6 +354,8 @@ def test_the_authors_own_settings_are_found_right(variant):
         ("dev", {"tokens": 256}, "256 T5 tokens, dev is run with 512"),
         ("dev", {"width": 768}, "768 wide, the model reads 64"),
         ("canny", {"pictured": False}, "shown no picture"),
+        ("depth", {"pictured": False}, "add FLUX.1 Control Conditioning"),
+        ("fill", {"pictured": False}, "add FLUX.1 Fill Conditioning"),
         ("kontext", {"references": 0}, "no reference"),
     ],
 )
@@ -286,7 +363,7 @@ def test_what_is_off_in_a_prompt_is_said(variant: str, change: dict, words: str)
     own = VARIANTS[variant]
     prompt = Prompt(own.text_tokens, 64, own.guidance, pictured=True, references=1)
     (finding,) = check_prompt(replace(prompt, **change), own, 64)
-    assert words in finding.text and finding.fix
+    assert words in f"{finding.text}: {finding.fix}" and finding.fix
 
 
 def test_pictures_of_redux_are_no_fault_of_the_prompt_s_length():
@@ -294,17 +371,20 @@ def test_pictures_of_redux_are_no_fault_of_the_prompt_s_length():
 
 
 @pytest.mark.parametrize(
-    "variant, sigmas, size, words",
+    "variant, sigmas, size, level, words",
     [
-        ("dev", schedule.sigmas(20, 1.15), (512, 512), "shifted for 512 x 512 (mu 0.63)"),  # ComfyUI's fixed shift
-        ("schnell", schedule.sigmas(4, 1.15), SIZE, "not shifted at all"),
-        ("dev", schedule.sigmas(4, 1.15), SIZE, "4 steps, dev is run with 50"),
-        ("schnell", schedule.sigmas(20), SIZE, "20 steps, schnell is run with 4"),
+        # ComfyUI's fixed shift
+        ("dev", schedule.sigmas(20, 1.15), (512, 512), "warning", "shifted for 512 x 512 (mu 0.63)"),
+        ("schnell", schedule.sigmas(4, 1.15), SIZE, "warning", "not shifted at all"),
+        ("dev", schedule.sigmas(4, 1.15), SIZE, "warning", "4 steps, dev is run with 50"),
+        ("schnell", schedule.sigmas(20), SIZE, "note", "20 steps, schnell is run with 4"),
     ],
 )
-def test_what_is_off_in_a_schedule_is_said(variant: str, sigmas: torch.Tensor, size: tuple[int, int], words: str):
+def test_what_is_off_in_a_schedule_is_said(
+    variant: str, sigmas: torch.Tensor, size: tuple[int, int], level: str, words: str
+):
     (finding,) = check_sigmas(sigmas, VARIANTS[variant], size)
-    assert words in finding.text and finding.fix
+    assert words in finding.text and finding.level == level and finding.fix
 
 
 def test_a_part_of_a_schedule_is_not_taken_for_a_short_one():
@@ -318,6 +398,7 @@ def test_a_part_of_a_schedule_is_not_taken_for_a_short_one():
 def test_what_is_off_in_a_latent_is_said(shape: tuple[int, ...], words: str):
     (finding,) = check_latent(shape, (8 * shape[3], 8 * shape[2]))
     assert words in finding.text and finding.fix
+    assert ("Tiled Sampler" in finding.fix) == (words == "beyond")
 
 
 def test_the_command_line_says_the_same_for_people_and_for_programs(folder: Path, capsys: pytest.CaptureFixture):
