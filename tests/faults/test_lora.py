@@ -48,14 +48,14 @@ def loras(models) -> None:
         save_file(write(pairs), folder / f"R {dialect}.safetensors")
     names = [f"lora_unet_input_blocks_{block}_1_transformer_blocks_1_attn2_to_k" for block in (4, 5)]
     sdxl = {f"{name}.{part}.weight": torch.ones(4, 4) for name in names for part in ("lora_up", "lora_down")}
-    save_file(sdxl, folder / "R sdxl.safetensors")
+    save_file(sdxl, folder / "R other.safetensors")
     big = samples.bfl({"double_blocks.0.img_attn.proj": (torch.randn(3072, 4), torch.randn(4, 3072))})
     save_file(big, folder / "R released size.safetensors")
 
 
 def test_R01_an_sdxl_lora_is_refused(place: Place):
-    graph = graph_of(lambda add: sampled(add, DEV, lora("R sdxl.safetensors")))
-    refused(place, graph, "0 of 4 keys", "SDXL", "R sdxl.safetensors", *OURS, status=400)
+    graph = graph_of(lambda add: sampled(add, DEV, lora("R other.safetensors")))
+    refused(place, graph, "0 of 4 keys", "SDXL", "R other.safetensors", *OURS, status=400)
 
 
 def test_R02_a_lora_of_another_size_is_refused(place: Place):
