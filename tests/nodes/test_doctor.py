@@ -3,9 +3,11 @@
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from tests.nodes.graphs import encoders, model, prompt
 from workflows.client import Client, Result
@@ -100,6 +102,18 @@ def test_a_fill_model_in_ComfyUI_s_text_to_image_graph_has_much_to_look_at(serve
     found = texts(data)
     for words in ("guidance: 3.5, fill is made for 30", "shown no picture", "4 steps", "mu 0.63", "4 channels"):
         assert words in found and words in lines
+
+
+def test_a_model_that_is_no_flux_1_is_an_error_and_nothing_else_of_the_run_is_judged(pack):
+    from comfy.model_patcher import ModelPatcher
+    from flux1.nodes.doctor import settings
+
+    other = torch.nn.Module()
+    other.model_config = SimpleNamespace(unet_config={"image_model": "chroma"})
+    cpu = torch.device("cpu")
+    conditioning = [[torch.zeros(1, 4, 8), {}]]
+    (finding,) = settings(ModelPatcher(other, cpu, cpu), conditioning, torch.tensor([1.0, 0.0]), None, (512, 512))
+    assert finding.level == "error" and "not FLUX.1: it is Module" in finding.text and "Flux1LoadModel" in finding.fix
 
 
 OPENED: list[str] = []
