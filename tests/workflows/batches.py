@@ -11,9 +11,18 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from workflows.jobs import Job, batch
+from workflows.settable import with_texts
+from workflows.source import find_source
+
 ROOT = Path(__file__).parents[2]
 SMALL = ["text_to_image_schnell", "--set", "width=64", "--set", "height=64"]
 SEED = 42  # of the bundled workflow
+
+
+def small(steps: int = 1, repeat: int = 1, seed: int = SEED) -> list[Job]:
+    graph = with_texts(find_source(SMALL[0]).graph, ["width=64", "height=64", f"steps={steps}", f"seed={seed}"])
+    return batch(SMALL[0], graph, None, [], repeat)
 
 
 def start(*arguments: str, folder: Path) -> subprocess.Popen:
@@ -28,11 +37,11 @@ def said(folder: Path) -> str:
     return (folder / "client.log").read_text()
 
 
-def lines(folder: Path, event: str) -> list[dict[str, Any]]:
-    """The journal's whole lines of this kind."""
+def lines(folder: Path, *events: str) -> list[dict[str, Any]]:
+    """The journal's whole lines of these kinds."""
     path = folder / "journal.jsonl"
     text = path.read_text() if path.exists() else ""
-    return [line for line in map(json.loads, text[: text.rfind("\n") + 1].splitlines()) if line["event"] == event]
+    return [line for line in map(json.loads, text[: text.rfind("\n") + 1].splitlines()) if line["event"] in events]
 
 
 def until(condition: Callable[[], bool], seconds: float = 300) -> None:

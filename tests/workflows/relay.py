@@ -15,7 +15,8 @@ class Relay:
     def __init__(self, address: str, port: int = 0):
         self.target = (urlsplit(address).hostname, urlsplit(address).port)
         self.listener = socket.create_server(("127.0.0.1", port))
-        self.address = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        self.port = self.listener.getsockname()[1]
+        self.address = f"http://127.0.0.1:{self.port}"
         self.swallow: bytes | None = None
         self.sockets: list[socket.socket] = []
         threading.Thread(target=self.accept, daemon=True).start()
@@ -46,6 +47,7 @@ class Relay:
             end(each)
 
     def close(self) -> None:
+        end(self.listener)  # or it would take one more connection
         self.listener.close()
         self.cut()
 

@@ -1,5 +1,6 @@
 """The client: pictures come back as they were, errors carry the server's own words."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 from flux_core.errors import Flux1Error
+from tests.workflows.batches import small, until
 from workflows.client import Client, RunError
 
 Graph = dict[str, dict[str, Any]]
@@ -55,6 +57,24 @@ def test_a_refused_workflow_names_the_node_and_its_errors(
 ) -> None:
     with pytest.raises(RunError, match=text):
         server.run(invert(server.upload(picture, "refused.png")) | change)
+
+
+def test_what_is_fine_of_a_workflow_that_is_refused_in_part_does_not_run(server: Client) -> None:
+    blocker = server.queue(small(steps=4000, seed=9200)[0].graph)
+    until(lambda: blocker in [entry[1] for entry in server.get("/queue")["queue_running"]])
+    with pytest.raises(RunError) as error:
+        server.run(small(seed=9201)[0].graph | {"more": {"class_type": "SaveImage", "inputs": {}}})
+    waiting = [entry[1] for entry in server.get("/queue")["queue_pending"]]
+    server.post("/interrupt", {"prompt_id": blocker})
+    assert error.value.node_errors.keys() == {"more"} and error.value.answer["prompt_id"] not in waiting
+
+
+def test_an_interrupted_workflow_is_said_so(server: Client) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(server.run, small(steps=4000, seed=9202)[0].graph)
+        until(lambda: server.post("/interrupt") and run.done())
+    with pytest.raises(RunError, match="interrupted"):
+        run.result()
 
 
 def test_a_failing_node_is_named_with_what_it_said(server: Client, tmp_path: Path) -> None:

@@ -6,13 +6,16 @@ import re
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 
 from flux_core.errors import Flux1Error
-from workflows.__main__ import DONE, UNFIT
+from workflows.__main__ import DONE, GONE, UNFIT
 from workflows.__main__ import main as command_line
 from workflows.check import check_on_server
 from workflows.client import Client
@@ -23,6 +26,7 @@ from workflows.source import WORKFLOWS, bundled, find_source
 
 SCHNELL = WORKFLOWS / "api" / "text_to_image_schnell.json"
 SAVER, SAMPLER = "8", "6"  # node ids in it
+PICTURE = {"9": {"class_type": "LoadImage", "inputs": {"image": "none.png"}}}
 
 
 def main(arguments: list[str]) -> int:
@@ -106,6 +110,7 @@ def test_a_file_name_that_leads_astray_is_refused_before_anything_is_sent(
         (["--set", "sed=1"], ["No input .*'sed'", "seed, steps"]),
         (["--set", "seed"], ["NAME=VALUE"]),
         (["--set", "seed=many"], ["a number"]),
+        (["--set", "steps=true"], ["a number"]),
         (["--set", "guidance_by_model=1"], ["true or false"]),
         (["--set", "cfg=1e999"], ["inf"]),
         (["--set", "filename_prefix=../x"], ["filename_prefix"]),
@@ -147,8 +152,9 @@ def test_an_unknown_workflow_is_answered_with_the_bundled_ones(nobody: str, caps
             changed("1", model_name="none.safetensors") | {"3": changed("3", vae_name="gone.safetensors")["3"]},
             ["models/diffusion_models: none.safetensors", "models/vae: gone.safetensors"],
         ),
+        (changed(SAMPLER) | PICTURE, ["Pictures are missing", "'none.png' of node 9 'LoadImage'"]),
     ],
-    ids=["unknown node", "node of this pack", "output index", "fraction", "models"],
+    ids=["unknown node", "node of this pack", "output index", "fraction", "models", "picture"],
 )
 def test_what_the_server_lacks_is_said_before_anything_is_queued(
     graph: Graph, texts: list[str], running: Server, tmp_path: Path, capsys: pytest.CaptureFixture
@@ -158,6 +164,45 @@ def test_what_the_server_lacks_is_said_before_anything_is_queued(
     assert main(["run", written(tmp_path, graph), *options]) == UNFIT
     refused(capsys, *texts)
     assert running.log.read_text().count("got prompt") == before
+
+
+@pytest.mark.parametrize("pack, text", [("comfy-core", "from a newer ComfyUI"), ("others", "from the pack others")])
+def test_an_unknown_node_is_said_with_what_it_comes_from(pack: str, text: str) -> None:
+    with pytest.raises(Flux1Error, match=text):
+        check_on_server({"1": {"class_type": "Nowhere", "inputs": {}}}, {}, packs={"Nowhere": pack})
+
+
+@contextmanager
+def stranger(status: int, text: str) -> Iterator[str]:
+    """The address of a server that answers this to everything."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    "status, text, code, said",
+    [
+        (200, "<!doctype html>", UNFIT, "This server is no ComfyUI.*no JSON"),
+        (404, "", UNFIT, "This server is no ComfyUI.*status 404"),
+        (502, "", GONE, "does not answer.*status 502"),
+    ],
+    ids=["another program", "nothing there", "a proxy whose server is gone"],
+)
+def test_a_server_that_is_no_comfyui_is_said_so_and_one_behind_a_proxy_is_waited_for(
+    status: int, text: str, code: int, said: str, capsys: pytest.CaptureFixture
+) -> None:
+    with stranger(status, text) as address:
+        assert main(["run", "text_to_image_schnell", "--server", address, "--wait", "0"]) == code
+    refused(capsys, said)
 
 
 @pytest.mark.parametrize("name", bundled())

@@ -9,7 +9,7 @@ from flux_core.errors import Flux1Error
 from workflows.graph import find_nodes
 from workflows.jobs import Job, batch, picture_input, pictures_in
 from workflows.results import names, result_files, write_whole
-from workflows.settable import with_texts
+from workflows.settable import settings, with_texts
 from workflows.source import find_source
 
 
@@ -63,6 +63,25 @@ def test_a_picture_that_is_set_by_hand_goes_with_the_job(pictures: Path) -> None
     assert second["inputs"]["image"] == "second_landscape.png"
 
 
+def test_the_same_work_is_known_whatever_its_nodes_are_called() -> None:
+    graph = find_source("text_to_image_dev").graph
+    (before,) = batch("a", graph, None, [], 1)
+    (after,) = batch("a", {key: node | {"_meta": {"title": key}} for key, node in graph.items()}, None, [], 1)
+    assert before.graph != after.graph and before.digest == after.digest
+
+
+def test_every_seed_of_a_workflow_is_another_one_when_it_is_repeated() -> None:
+    graph = find_source("kontext_edit").graph
+    graph = graph | {"99": {"class_type": "RandomNoise", "inputs": {"noise_seed": 5}}}
+    first, second = batch("edit", graph, None, [], 2)
+    seeds = [
+        (setting.value, other.value)
+        for setting, other in zip(settings(first.graph), settings(second.graph), strict=True)
+        if setting.input in ("seed", "noise_seed")
+    ]
+    assert len(seeds) == 3 and all(other == value + 1 for value, other in seeds)
+
+
 def test_a_workflow_without_a_seed_is_not_repeated() -> None:
     with pytest.raises(Flux1Error, match="can't be repeated"):
         batch("x", {"1": {"class_type": "LoadImage", "inputs": {"image": "a.png"}}}, None, [], 2)
@@ -88,3 +107,10 @@ def test_a_result_that_can_t_be_written_leaves_nothing_and_says_where(tmp_path: 
     with pytest.raises(Flux1Error, match=r"taken\.png"):
         write_whole(tmp_path / "taken.png", b"picture")
     assert [file.name for file in tmp_path.iterdir()] == ["taken.png"]
+
+
+def test_a_file_is_never_a_part_of_one_when_the_disk_is_full(tmp_path: Path) -> None:
+    (tmp_path / ".a.png.part").symlink_to("/dev/full")
+    with pytest.raises(Flux1Error, match=r"(?s)a\.png.*No space"):
+        write_whole(tmp_path / "a.png", b"picture")
+    assert not list(tmp_path.iterdir())

@@ -43,6 +43,13 @@ def test_it_is_continued_where_it_ended_at_whatever_byte_that_was(tmp_path: Path
             assert state.open_jobs(JOBS, tmp_path) == []
 
 
+def test_a_line_lies_in_the_file_before_anything_else_happens(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    with journal(path) as state:
+        state.write(**sent(JOBS[0], "first"))
+        assert '"first"' in path.read_text()
+
+
 def test_a_client_that_continues_is_the_same_to_the_server(tmp_path: Path) -> None:
     with journal(tmp_path / "journal.jsonl") as first:
         client_id = first.client_id
@@ -51,9 +58,10 @@ def test_a_client_that_continues_is_the_same_to_the_server(tmp_path: Path) -> No
 
 
 def test_a_failed_job_is_open_again_and_new_to_the_server(tmp_path: Path) -> None:
-    write(tmp_path / "journal.jsonl", sent(JOBS[0]), {"event": "failed", "job": "a", "error": "no"})
+    lost, failed = {"event": "lost", "job": "a"}, {"event": "failed", "job": "a", "error": "no"}
+    write(tmp_path / "journal.jsonl", sent(JOBS[0]), lost, failed)
     with journal(tmp_path / "journal.jsonl") as state:
-        assert "a" not in state.sent and JOBS[0] in state.open_jobs(JOBS, tmp_path)
+        assert "a" not in state.sent and not state.lost["a"] and JOBS[0] in state.open_jobs(JOBS, tmp_path)
 
 
 def test_a_job_with_other_settings_is_not_taken_for_the_one_that_was_sent(tmp_path: Path) -> None:
@@ -67,8 +75,9 @@ def test_a_job_with_other_settings_is_not_taken_for_the_one_that_was_sent(tmp_pa
         state.open_jobs([other], tmp_path)
 
 
-def test_a_file_that_is_not_ours_is_not_overwritten(tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").write_text("mine")
+@pytest.mark.parametrize("name", ["a.jpg", "a_1.png"])
+def test_a_file_that_is_not_ours_is_not_overwritten(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
     with journal(tmp_path / "journal.jsonl") as state, pytest.raises(Flux1Error, match="a already"):
         state.open_jobs(JOBS, tmp_path)
 

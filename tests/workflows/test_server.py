@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -104,6 +105,15 @@ def test_a_starter_that_ends_later_takes_the_running_server_with_it(
         assert_gone(server, home)
 
 
+def test_the_starter_s_own_python_path_does_not_reach_the_server(
+    stand_in: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may lead to a `nodes` that isn't ComfyUI's."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    with serve(models, comfyui=stand_in, options=["--pack"]) as server:
+        assert "PYTHONPATH" not in psutil.Process(server.process.pid).environ()
+
+
 def test_an_error_of_the_caller_stops_the_server_too(stand_in: Path, models: Path) -> None:
     with pytest.raises(ZeroDivisionError), serve(models, comfyui=stand_in, options=["--pack"]) as server:
         raise ZeroDivisionError
@@ -122,6 +132,14 @@ def test_a_server_that_does_not_start_shows_the_end_of_its_log(checkout: Path, m
 def test_a_server_that_takes_too_long_is_given_up(checkout: Path, models: Path) -> None:
     with pytest.raises(Flux1Error, match="no answer in 0 s"), serve(models, comfyui=checkout, patience=0):
         pass
+
+
+def test_another_server_on_the_port_is_not_taken_for_ours(stand_in: Path, models: Path) -> None:
+    options = {"comfyui": stand_in, "options": ["--pack"]}
+    with serve(models, **options) as other:
+        port = urlsplit(other.address).port
+        with pytest.raises(Flux1Error, match="did not start"), serve(models, port=port, **options):
+            pass
 
 
 def test_a_server_without_the_pack_is_said_so_with_its_log(stand_in: Path, models: Path) -> None:
