@@ -9,6 +9,9 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ...flux_core import sanity
+from ...flux_core.errors import Flux1Error
+from .transformer import Flux1Model
+from .values import REFERENCE_WEIGHTS
 
 KEY = "flux1_checks"
 
@@ -27,6 +30,8 @@ def checked_run(
     """Wraps a guider's sampling. Raises Flux1Error for what would end in a black or senseless picture."""
     sanity.check_levels(sigmas)
     sanity.check_latent(latent)
+    if not isinstance(executor.class_obj.model_patcher.model, Flux1Model):
+        check_unweighed(executor.class_obj.conds)
     for name, values in tensors_of(executor.class_obj.conds):
         sanity.check_conditioning(name, values)
     steps = sanity.Steps()
@@ -39,6 +44,17 @@ def checked_run(
     result = executor(noise, latent, sampler, sigmas, mask, on_step, *rest, **settings)
     steps.end(result)
     return result
+
+
+def check_unweighed(conds: Mapping[str, Sequence[dict[str, Any]]]) -> None:
+    """Raises Flux1Error where references have weights, for a MODEL that knows of none."""
+    if any(REFERENCE_WEIGHTS in cond for several in conds.values() for cond in several):
+        raise Flux1Error(
+            "This MODEL can't weigh references",
+            expected="a MODEL of Flux1LoadModel",
+            found="one of another loader, and weights in Flux1KontextReference",
+            fix="load it with Flux1LoadModel, or leave the weights empty",
+        )
 
 
 def tensors_of(conds: Mapping[str, Sequence[dict[str, Any]]]) -> Iterator[tuple[str, Tensor]]:

@@ -20,7 +20,7 @@ from tests.faults.graphs import (
     said_by,
     text_encode,
 )
-from tests.nodes.graphs import encoders
+from tests.nodes.graphs import encoders, model
 from workflows.client import Client
 from workflows.graph import GraphBuilder
 
@@ -119,3 +119,23 @@ def test_k11_the_order_of_references_counts(client: Client):
     """The first one is the picture to edit; beside an empty latent the order is that of their positions."""
     (first, _), (second, _) = (painted(client, *names, batch=1, seed=11) for names in ("ab", "ba"))
     assert not alike(first, second)
+
+
+def test_weights_that_a_model_can_t_take_are_refused(client: Client):
+    """ComfyUI's own MODEL would paint as if they were not there; without weights it paints."""
+    for loader, weights, fits in (
+        ("UNETLoader", "0.5", False),
+        ("UNETLoader", "", True),
+        ("Flux1LoadModel", "0.5", True),
+    ):
+        add = GraphBuilder()
+        clip, vae = encoders(add)
+        conditioning, latent = add(
+            "Flux1KontextReference", conditioning=text_encode(add, clip), vae=vae, sizing="own size", weights=weights,
+            **{"images.image0": load_image(add, "a.png")},
+        )[:2]  # fmt: skip
+        painting = paint(add, model(add, loader, KONTEXT), conditioning, latent, vae)
+        if fits:
+            check_finite(pixels(client.run(add.graph), painting.saver))
+        else:
+            refused_while_running(client, add, "Flux1Sampler", "weigh", "Flux1LoadModel")
