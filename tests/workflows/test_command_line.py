@@ -243,6 +243,11 @@ def test_every_input_of_a_bundled_workflow_is_listed_and_can_be_set(name: str, c
         assert after == graph
 
 
+@pytest.mark.parametrize("name", ["steps", " STEPS ", "paint.steps", "Flux1Sampler.steps", f"{SAMPLER}.steps"])
+def test_an_input_is_known_by_its_name_alone_or_with_its_node_s_title_class_or_id(name: str) -> None:
+    assert with_texts(read_graph(SCHNELL), [f"{name}=7"]) == changed(SAMPLER, steps=7)
+
+
 def test_the_bundled_workflows_are_listed_with_what_they_do(capsys: pytest.CaptureFixture) -> None:
     assert main(["list"]) == DONE
     listed = capsys.readouterr().out.splitlines()
