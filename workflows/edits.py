@@ -21,10 +21,6 @@ from .sheet import Output, Point, Sheet, Subgraph
 
 REGION = "FLUX1_REGION"
 STEPS = VARIANTS["kontext"].steps
-# From the lanes below up to a node in group 6, side by side.
-UP_TO_FIRST = (2235, 810), (2250, 370)
-UP_TO_SECOND = (2262, 860), (2277, 400)
-UP_TO_LAST = (2289, BELOW), (2304, 430)
 
 
 def kontext_edit(sheet: Sheet) -> None:
@@ -76,11 +72,7 @@ def inpaint_lossless(sheet: Sheet) -> None:
     )  # fmt: skip
     painted = sample(sheet, "fill", (1940, 280), model.over((1860, ABOVE)), positive, latent)
     sheet.group("5 Paint", (1600, TOP), (2260, BOTTOM))
-    done, _ = sheet.add(
-        put_back(sheet), "Put back", (2340, 280), (280, 0), latent=painted, region=region.over((1580, 860), *UP_TO_SECOND), vae=vae.over((750, BELOW), *UP_TO_LAST),
-    )  # fmt: skip
-    sheet.group("6 Put back", (2320, TOP), (2640, BOTTOM))
-    result(sheet, 7, 2680, done)
+    end(sheet, put_back(sheet), "Put back", painted, region.over((1580, 860)), vae)
     read_me(
         sheet, "fill", "Paint a small part of a large picture anew",
         "FLUX.1 Fill paints about one megapixel at once. So the masked part is cut out with what is around it, painted at "
@@ -106,13 +98,8 @@ def kontext_lossless(sheet: Sheet) -> None:
     positive, latent = show(sheet, (1620, 300), prompt, vae.over((750, BETWEEN), (1560, BETWEEN)), image)
     painted = sample(sheet, "kontext", (1940, 280), model.over((1860, ABOVE)), positive, latent)
     sheet.group("5 Paint", (1600, TOP), (2260, BOTTOM))
-    done, _, _ = sheet.add(
-        keep_the_rest(sheet), "Keep the rest", (2340, 280), (280, 0), latent=painted,
-        source=image.over((1580, 810), *UP_TO_FIRST), region=region.over((1560, 860), *UP_TO_SECOND),
-        vae=vae.over((750, BELOW), *UP_TO_LAST),
-    )  # fmt: skip
-    sheet.group("6 Keep the rest", (2320, TOP), (2640, BOTTOM))
-    result(sheet, 7, 2680, done)
+    source = image.over((1580, 810), (2235, 810), (2250, 370))
+    end(sheet, keep_the_rest(sheet), "Keep the rest", painted, region.over((1560, 860)), vae, source=source)
     read_me(
         sheet, "kontext", "Edit a picture and keep the rest of it",
         "FLUX.1 Kontext paints the whole picture again, a little softer, shifted and in other colours. Here the shift is "
@@ -137,11 +124,7 @@ def kontext_box_edit(sheet: Sheet) -> None:
     )
     painted = sample(sheet, "kontext", (1940, 280), model.over((1860, ABOVE)), positive, latent)
     sheet.group("5 Paint", (1600, TOP), (2260, BOTTOM))
-    done, _ = sheet.add(
-        put_back(sheet), "Put back", (2340, 280), (280, 0), latent=painted, region=region.over((1580, 860), *UP_TO_SECOND), vae=vae.over((750, BELOW), *UP_TO_LAST),
-    )  # fmt: skip
-    sheet.group("6 Put back", (2320, TOP), (2640, BOTTOM))
-    result(sheet, 7, 2680, done)
+    end(sheet, put_back(sheet), "Put back", painted, region.over((1580, 860)), vae)
     read_me(
         sheet, "kontext", "Edit what is in a box",
         "Some things are hard to name: the third cat from the left. So boxes are drawn on the picture that FLUX.1 Kontext "
@@ -220,6 +203,16 @@ def repainted(sheet: Sheet, name: str, again: bool = False) -> Subgraph:
     inner.output("LATENT", latent)
     inner.output("IMAGE", image)
     return inner
+
+
+def end(sheet: Sheet, inner: Subgraph, title: str, latent: Output, region: Output, vae: Output, **more: Output) -> None:
+    """The last two groups: back into the picture, and the result. Wires come up to it from the lanes side by side."""
+    image, *_ = sheet.add(
+        inner, title, (2340, 280), (280, 0), latent=latent, region=region.over((2262, 860), (2277, 400)),
+        vae=vae.over((750, BELOW), (2289, BELOW), (2304, 430)), **more,
+    )  # fmt: skip
+    sheet.group(f"6 {title}", (2320, TOP), (2640, BOTTOM))
+    result(sheet, 7, 2680, image)
 
 
 def show(

@@ -69,6 +69,13 @@ def test_it_paints_what_it_saves(name: str, painted: Callable) -> None:
         assert pixels.std() > 3 and 0 < pixels.mean() < 255
 
 
+def test_a_megapixel_is_painted_by_the_file_as_it_is(server: Client) -> None:
+    """Of the others, whose many steps take minutes on a CPU, the size is another one above."""
+    (painted,) = server.run(read_graph(API / "text_to_image_schnell.json")).images
+    assert painted.size == (1024, 1024)
+    assert np.asarray(painted.convert("RGB")).std() > 3
+
+
 @pytest.mark.parametrize("name", ["inpaint_lossless", "kontext_box_edit"])
 def test_an_edit_of_a_part_changes_no_bit_of_the_rest(name: str, painted: Callable) -> None:
     (after,), before = painted(name), np.asarray(picture(0).convert("RGB"), np.int16)
