@@ -171,7 +171,8 @@ def test_S08_also_with_a_model_that_comfyui_loaded(place: Place):
 
 def test_S08_nan_that_comes_with_the_latent_is_told_from_the_model_s(place: Place):
     name = written(place, torch.full((1, 16, 8, 8), float("nan")))
-    refused(place, graph_of(lambda add: sampled(add, latent=add("LoadLatent", latent=name)[0])), "latent", "nan", *OURS)
+    graph = graph_of(lambda add: sampled(add, latent=add("LoadLatent", latent=name)[0]))
+    refused(place, graph, "latent to start from", "nan", *OURS)
 
 
 def test_S08_nan_that_comes_with_a_reference_is_told_from_the_model_s(place: Place):
