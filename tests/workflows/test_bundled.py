@@ -82,7 +82,7 @@ def test_an_edit_of_a_part_changes_no_bit_of_the_rest(name: str, painted: Callab
     part = np.zeros(before.shape[:2], bool)
     part[12 - 9 : 37 + 9, 16 - 9 : 41 + 9] = True  # the hole's box, grown and softened
     assert (after[~part] == before[~part]).all()
-    assert (after[part] != before[part]).any(-1).mean() > 0.5
+    assert (after != before)[12:37, 16:41].any(-1).mean() > 0.7  # of its box, a disc fills 78 %
 
 
 @pytest.mark.parametrize("control", ["canny", "depth"])
