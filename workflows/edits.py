@@ -54,7 +54,7 @@ def kontext_edit(sheet: Sheet) -> None:
         "picture's own size.",
         "For a third edit, copy *Second edit* and connect the second one's LATENT to it. Both are subgraphs: open them to "
         "see and change what is inside.",
-        place=((-560, -50), (-140, 898)),
+        place=((-780, -50), (-140, 898)),
     )  # fmt: skip
 
 
