@@ -52,11 +52,19 @@ def test_a_label_stands_outside_of_its_box(top):
     assert torch.equal(with_label[:, top : top + 40, 40:120], image[:, top : top + 40, 40:120])
 
 
+@pytest.mark.parametrize(("colour", "text"), [("yellow", 0.0), ("blue", 1.0)])
+def test_a_label_is_dark_on_bright_colours_and_bright_on_dark_ones(colour, text):
+    result = drawn(picture(), [Box(40, 60, 120, 100, "cat")], [colour], 3)
+    assert (result == text).all(-1).any()
+    assert not (result == 1 - text).all(-1).any()
+
+
 def test_islands_are_those_that_opencv_finds():
     random = np.random.default_rng(4)
     mask = np.zeros((90, 140), np.uint8)
     for x, y in random.integers(5, 80, (9, 2)):
         cv2.circle(mask, (int(x * 1.5), int(y)), 6, 1, cv2.FILLED)
+    mask[80, 130] = mask[81, 131] = 1  # at a corner they touch
     _, _, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     theirs = {(x, y, x + w, y + h) for x, y, w, h, _ in stats[1:].tolist()}
     assert {(b.left, b.top, b.right, b.bottom) for b in islands(torch.from_numpy(mask).float())} == theirs

@@ -197,6 +197,16 @@ def test_kontext_s_shape_is_met_with_more_of_the_picture() -> None:
     assert region.box.width / region.box.height == pytest.approx(region.size[0] / region.size[1], rel=0.01)
 
 
+@pytest.mark.parametrize("left", [0, 190, 380])
+def test_a_crop_holds_all_of_the_mask(left: int) -> None:
+    """Of 400 pixels Kontext's widest shape leaves 233."""
+    mask = torch.zeros(1, 100, 400)
+    mask[:, 30:60, left : left + 20] = 1
+    region = prepared(torch.rand(1, 100, 400, 3), mask, whole=True, sizing="kontext", fit="crop")
+    assert region.box.size == (233, 100)
+    assert region.mask.sum() == mask.sum()
+
+
 def test_inputs_are_never_changed() -> None:
     picture, mask = PHOTOGRAPHS["coffee"].clone(), disc(*SIZE)
     region = prepared(picture, mask, megapixels=SMALL)
