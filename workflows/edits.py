@@ -1,5 +1,7 @@
 """The bundled workflows of edits that lose nothing: from edit to edit, or of what an edit was not meant to change."""
 
+from collections.abc import Callable
+
 from flux_core.variants import VARIANTS
 
 from .parts import (
@@ -70,9 +72,7 @@ def inpaint_lossless(sheet: Sheet) -> None:
         "Flux1FillConditioning", "Show picture and mask", (1620, 300), (260, 0), conditioning=prompt,
         vae=vae.over((750, BETWEEN), (1560, BETWEEN)), image=image, mask=mask,
     )  # fmt: skip
-    painted = sample(sheet, "fill", (1940, 280), model.over((1860, ABOVE)), positive, latent)
-    sheet.group("5 Paint", (1600, TOP), (2260, BOTTOM))
-    end(sheet, put_back(sheet), "Put back", painted, region.over((1580, 860)), vae)
+    end(sheet, "fill", put_back, "Put back", model, positive, latent, region.over((1580, 860)), vae)
     read_me(
         sheet, "fill", "Paint a small part of a large picture anew",
         "FLUX.1 Fill paints about one megapixel at once. So the masked part is cut out with what is around it, painted at "
@@ -96,10 +96,11 @@ def kontext_lossless(sheet: Sheet) -> None:
     )
     sheet.group("4 Size", (1240, 480), (1540, BOTTOM))
     positive, latent = show(sheet, (1620, 300), prompt, vae.over((750, BETWEEN), (1560, BETWEEN)), image)
-    painted = sample(sheet, "kontext", (1940, 280), model.over((1860, ABOVE)), positive, latent)
-    sheet.group("5 Paint", (1600, TOP), (2260, BOTTOM))
     source = image.over((1580, 810), (2235, 810), (2250, 370))
-    end(sheet, keep_the_rest(sheet), "Keep the rest", painted, region.over((1560, 860)), vae, source=source)
+    end(
+        sheet, "kontext", keep_the_rest, "Keep the rest", model, positive, latent, region.over((1560, 860)), vae,
+        source=source,
+    )  # fmt: skip
     read_me(
         sheet, "kontext", "Edit a picture and keep the rest of it",
         "FLUX.1 Kontext paints the whole picture again, a little softer, shifted and in other colours. Here the shift is "
@@ -122,9 +123,7 @@ def kontext_box_edit(sheet: Sheet) -> None:
     positive, latent = show(
         sheet, (1620, 300), prompt, vae.over((750, BETWEEN), (1560, BETWEEN)), framed, sizing="stretch"
     )
-    painted = sample(sheet, "kontext", (1940, 280), model.over((1860, ABOVE)), positive, latent)
-    sheet.group("5 Paint", (1600, TOP), (2260, BOTTOM))
-    end(sheet, put_back(sheet), "Put back", painted, region.over((1580, 860)), vae)
+    end(sheet, "kontext", put_back, "Put back", model, positive, latent, region.over((1580, 860)), vae)
     read_me(
         sheet, "kontext", "Edit what is in a box",
         "Some things are hard to name: the third cat from the left. So boxes are drawn on the picture that FLUX.1 Kontext "
@@ -205,10 +204,18 @@ def repainted(sheet: Sheet, name: str, again: bool = False) -> Subgraph:
     return inner
 
 
-def end(sheet: Sheet, inner: Subgraph, title: str, latent: Output, region: Output, vae: Output, **more: Output) -> None:
-    """The last two groups: back into the picture, and the result. Wires come up to it from the lanes side by side."""
+def end(
+    sheet: Sheet, variant: str, inner: Callable[[Sheet], Subgraph], title: str, model: Output, positive: Output,
+    latent: Output, region: Output, vae: Output, **more: Output,
+) -> None:  # fmt: skip
+    """The last three groups: sampler, back into the picture by `inner`, and the result.
+
+    Wires come up to `inner` from the lanes side by side.
+    """
+    latent = sample(sheet, variant, (1940, 280), model.over((1860, ABOVE)), positive, latent)
+    sheet.group("5 Paint", (1600, TOP), (2260, BOTTOM))
     image, *_ = sheet.add(
-        inner, title, (2340, 280), (280, 0), latent=latent, region=region.over((2262, 860), (2277, 400)),
+        inner(sheet), title, (2340, 280), (280, 0), latent=latent, region=region.over((2262, 860), (2277, 400)),
         vae=vae.over((750, BELOW), (2289, BELOW), (2304, 430)), **more,
     )  # fmt: skip
     sheet.group(f"6 {title}", (2320, TOP), (2640, BOTTOM))

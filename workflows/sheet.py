@@ -6,7 +6,7 @@ defaults has to be said. A part of a workflow that is to be one node, for the us
 
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -172,7 +172,9 @@ class Sheet:
     def to_api(self) -> Graph:
         return self.flattened()[0]
 
-    def flattened(self, prefix: str = "", titled: str = "", given: list[Any] = []) -> tuple[Graph, dict[Output, Link]]:
+    def flattened(
+        self, prefix: str = "", titled: str = "", given: Sequence[Any] = ()
+    ) -> tuple[Graph, dict[Output, Link]]:
         """All nodes, those in subgraphs too, their ids behind `prefix` and their titles behind `titled`; and what comes
         from each output. `given` is what a subgraph's own inputs get.
         """
@@ -198,6 +200,7 @@ class Sheet:
         return graph, sources
 
     def to_ui(self) -> dict[str, Any]:
+        self.last["link"] = self.last["point"] = 0
         nodes, wires, reroutes = self.all_drawn()
         notes = [
             {
