@@ -57,9 +57,9 @@ def test_header_is_read_without_the_tensors(tmp_path: Path) -> None:
     size = 24 * 10**9
     path = write(tmp_path / "big.safetensors", {"x": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}})
     os.truncate(path, path.stat().st_size + size)
-    start = time.perf_counter()
+    start = time.process_time()
     assert read_header(path).tensors["x"].bytes == size
-    assert time.perf_counter() - start < 0.1
+    assert time.process_time() - start < 0.1
 
 
 @pytest.mark.parametrize(
@@ -164,12 +164,12 @@ def test_absurd_header_length_costs_nothing(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_malformed_header_is_refused_in_words(tmp_path: Path, header: bytes | dict, words: list[str]) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     text = refusal(write(tmp_path / "x.safetensors", header, DATA))
     assert re.search(words, text)
     assert text.isprintable()
     assert len(text) < 1000
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 MANY = 215_000  # brackets and commas: just below what is read
@@ -254,14 +254,14 @@ def test_mutated_headers_raise_nothing_but_flux1error(tmp_path: Path) -> None:
     memory, slowest = peak_memory(), 0.0
     for _ in range(10_000):
         bad = mutated(rng, good)
-        start = time.perf_counter()
+        start = time.process_time()
         try:
             header = parse_header(io.BytesIO(bad), "x.safetensors", len(bad))
             assert sum(info.bytes for info in header.tensors.values()) < len(bad)
         except Flux1Error as error:
             str(error).encode()
             refused += 1
-        slowest = max(slowest, time.perf_counter() - start)
+        slowest = max(slowest, time.process_time() - start)
     assert slowest < 1
     assert peak_memory() - memory < 100 * 2**20
     assert refused > 5_000
