@@ -33,7 +33,7 @@ def multi_band(original: Tensor, edited: Tensor, mask: Tensor, width: int) -> Te
     height, across = mask.shape[-2:]
     sides = (0, -across % 2**levels, 0, -height % 2**levels)
     difference, weight = (pad(each, sides, mode="replicate") for each in (edited - original, weight))
-    return original + banded(difference, weight, levels)[..., :height, :across]
+    return original + banded(difference, weight, levels)[..., :height, :across] * (mask > 0)
 
 
 def gradient(original: Tensor, edited: Tensor, mask: Tensor, width: int) -> Tensor:

@@ -139,10 +139,19 @@ def test_the_membrane_is_what_a_sparse_solver_gives() -> None:
 
 
 @pytest.mark.parametrize("blend", BLENDS)
+@pytest.mark.parametrize("mask", MASKS)
+def test_no_blend_reaches_beyond_the_mask(mask: str, blend: str) -> None:
+    picture, white = PHOTOGRAPHS["chelsea"], MASKS[mask](*PHOTOGRAPHS["chelsea"].shape[1:3])
+    done = laid(picture, 1 - picture, white, "off", blend, 32)
+    assert torch.equal(done[white == 0], picture[white == 0])
+    assert not torch.equal(done, picture)
+
+
+@pytest.mark.parametrize("blend", BLENDS)
 def test_every_blend_hides_an_edge_and_keeps_the_middle(blend: str) -> None:
     picture = torch.full((1, 160, 160, 3), 0.5)
     edited, mask = picture + 0.2, disc(160, 160, 0.5, 0.5, 0.4)
-    done = torch.where(mask[..., None] > 0, laid(picture, edited, mask, "off", blend, 32), picture)
+    done = laid(picture, edited, mask, "off", blend, 32)
     assert max(done.diff(dim=1).abs().amax(), done.diff(dim=2).abs().amax()) < 0.04
     expected = 0.5 if blend == "gradient" else 0.7  # no gradients in the edit: only the colours at the edge count
     assert (done[0, 80, 80] - expected).abs().max() < 0.02
