@@ -312,9 +312,9 @@ def fill_outpaint(sheet: Sheet) -> None:
 def text_to_image(sheet: Sheet, variant: str, words: str, **encode: str) -> None:
     """From an empty latent."""
     model, clip, vae = loaders(sheet, variant)
-    prompt = text_encode(sheet, variant, words, model, clip, (400, 550), **encode)
-    (latent,) = sheet.add("Flux1EmptyLatent", "Size", (780, 760), (400, 0), preset="custom", width=1024, height=1024)
-    sheet.group("3 Size", (760, 680), (1200, BOTTOM))
+    prompt = text_encode(sheet, variant, words, model, clip, (400, 500), **encode)
+    (latent,) = sheet.add("Flux1EmptyLatent", "Size", (780, 710), (400, 0), preset="custom", width=1024, height=1024)
+    sheet.group("3 Size", (760, 630), (1200, BOTTOM))
     paint(sheet, variant, 1260, (1280, 60), model.over((1210, ABOVE)), prompt, latent, vae.over((750, BELOW)))
 
 
@@ -349,7 +349,7 @@ def along_a_map(sheet: Sheet, control: str, words: str, lora: bool = False) -> N
 
 def after_a_picture(sheet: Sheet, words: str, strength: float) -> None:
     """From a picture shown by Redux at this strength, and words, with dev."""
-    bottom = 990
+    bottom = 1030
     model, clip, vae = loaders(sheet, "dev")
     prompt = text_encode(sheet, "dev", words, model, clip, (870, 350))
     positive = show_picture(sheet, prompt, (1740, 300), strength)
