@@ -196,9 +196,21 @@ def depth(e: Evaluation) -> None:
     e.sheet("depth", maps, made, np.stack([draw(scene).image for scene in wanted]))
 
 
+def redux(e: Evaluation) -> None:
+    wanted = tasks.scenes(e.count)
+    truth = np.stack([draw(scene).image for scene in wanted])
+    made = e.painter.paint([Job("redux", "", 7000 + i, shown=picture) for i, picture in enumerate(truth)], "redux")
+    right = slots_right(made, wanted)
+    for slot, share in zip(SLOTS, right.mean(0), strict=True):
+        e.add(f"{slot} as shown", share)
+    e.add("slots as shown", right.mean(), 0.9)
+    e.add("all seven as shown", right.all(1).mean())
+    e.sheet("redux", truth, made)
+
+
 PARTS: dict[str, Callable[[Evaluation], object]] = {
     "autoencoder": autoencoder, "dev": dev, "schnell": schnell, "fill": fill, "kontext": kontext,
-    "canny": canny, "depth": depth,
+    "canny": canny, "depth": depth, "redux": redux,
 }  # fmt: skip
 
 

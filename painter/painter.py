@@ -12,6 +12,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from painter.family import FILES
+from painter.redux import FILES as REDUX_FILES
+from painter.redux import LOADERS
 from painter.scenes import SIZE, Array
 from workflows.client import Client
 from workflows.comfyui import find_comfyui
@@ -25,9 +27,9 @@ STEPS = {"schnell": 4}
 
 @dataclass(frozen=True)
 class Job:
-    """One picture to be made.
+    """One picture to be made. The variant "redux" is dev that is shown a picture.
 
-    shown: Fill's or Kontext's picture, or the map of a control model, (128, 128, 3) in [0, 1]; mask as Fill takes it.
+    shown: Redux', Fill's or Kontext's picture, or a control model's map, (128, 128, 3) in [0, 1]; mask as Fill takes it.
     then: a second instruction for Kontext, on the first one's latent. model: another variant's file in the same graph.
     guidance, shift: instead of the model's own; shift is mu.
     """
@@ -89,7 +91,7 @@ class Painter:
     def nodes(self, add: GraphBuilder, job: Job) -> Link:
         clip = add("Flux1LoadTextEncoders", t5_name=name_of("t5"), clip_name=name_of("clip"))[0]
         vae = add("Flux1LoadVAE", vae_name=name_of("ae"))[0]
-        file = name_of(job.model or job.variant)
+        file = name_of(job.model or ("dev" if job.variant == "redux" else job.variant))
         model = add("Flux1LoadModel", model_name=file, weight_dtype="default", variant="auto")[0]
 
         def said(prompt: str) -> Link:
@@ -118,11 +120,20 @@ class Painter:
             )
         else:
             latent = add("Flux1EmptyLatent", preset="custom", width=SIZE, height=SIZE, batch_size=1)[0]
+            if job.variant == "redux":
+                positive = self.seen(add, positive, job.shown)
         samples = sampled(positive, latent, job.seed)
         if job.then is not None:
             again = add("ReferenceLatent", conditioning=said(job.then), latent=samples)[0]
             samples = sampled(again, samples, job.seed + 1)
         return add("Flux1DecodeImage", latent=samples, vae=vae)[0]
+
+    def seen(self, add: GraphBuilder, positive: Link, picture: Array) -> Link:
+        """The prompt with what Redux says of the picture."""
+        redux = add("StyleModelLoader", style_model_name=name_of("redux"))[0]
+        siglip = add("CLIPVisionLoader", clip_name=name_of("siglip"))[0]
+        inputs = {"strength": 1.0, "strength_type": "multiply", "pictures.picture0": self.load(add, picture)[0]}
+        return add("Flux1ReduxConditioning", conditioning=positive, style_model=redux, clip_vision=siglip, **inputs)[0]
 
 
 class Sharing(GraphBuilder):
@@ -140,11 +151,11 @@ class Sharing(GraphBuilder):
 
 
 def name_of(part: str) -> str:
-    return Path(FILES[part]).name
+    return Path((FILES | REDUX_FILES)[part]).name
 
 
 @contextmanager
 def painting(folder: Path = WEIGHTS, progress: bool = True) -> Iterator[Painter]:
     """A server of its own with the files below `folder`."""
-    with serve(folder, comfyui=find_comfyui()) as server:
+    with serve(folder, comfyui=find_comfyui(), options=("--cpu", *LOADERS)) as server:
         yield Painter(Client(server.address), progress)

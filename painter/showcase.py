@@ -1,7 +1,7 @@
 """`python -m painter.showcase [NAME ...]`: bundled workflows run on drawn landscapes, their thumbnails made anew.
 
 The demo shows the same runs. The control LoRAs are made of the tiny models; for depth the scene's own is shown, as no
-depth network is among them; there is no tiny Redux either, so its workflows have a card that says so.
+depth network is among them.
 """
 
 import sys
@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from painter.control_lora import write_control_loras
@@ -27,13 +27,10 @@ NEXT = replace(SCENE, time="sunset", sky="orange", body="left", seed=12)  # for 
 SEED = 7
 THUMBNAIL, GAP = 384, 6  # pixels: height of a thumbnail, and between before and after
 MEGAPIXEL = 1024  # side of the pictures that the workflows are made for
+TO_A_MEGAPIXEL = {("Flux1KontextReference", "stretch"), ("Flux1PrepareEdit", "kontext")}  # how pictures are sized
 ROOM = ("left", "top", "right", "bottom", "feather")
 SCALES = {"upscale_refine": 0.5, "inpaint_lossless": 3.0}
 """Of the pictures for workflows that bring them, or a part of them, to the one size that the tiny models know."""
-CARDS = {
-    "redux_variation": "FLUX.1 Redux\n\nanother picture\nlike this one\n\n(no example: it takes\nthe released models)",
-    "redux_style_mix": "FLUX.1 Redux\n\nwhat your words say,\nin this picture's look\n\n(no example: it takes\nthe released models)",
-}
 
 
 @dataclass(frozen=True)
@@ -114,7 +111,7 @@ def adapted(graph: Graph, pictures: Mapping[str, str], size: tuple[int, int]) ->
 
     def inputs(key: str, node: dict) -> dict:
         own = ours | ({"image": pictures[key]} if key in pictures else {})
-        if node["inputs"].get("sizing") in ("kontext", "stretch"):  # to about a megapixel
+        if (node["class_type"], node["inputs"].get("sizing")) in TO_A_MEGAPIXEL:
             own["sizing"] = "own size"
         if node["class_type"] == "Flux1PrepareEdit":
             own |= {"megapixels": (SIZE / MEGAPIXEL) ** 2, "context": 8.0}
@@ -138,14 +135,6 @@ def side_by_side(pictures: list[Image.Image], height: int = THUMBNAIL, gap: int 
     return row
 
 
-def card(text: str) -> Image.Image:
-    """Words in the place of a picture."""
-    panel = Image.new("RGB", (THUMBNAIL, THUMBNAIL), (32, 36, 44))
-    centre, font = (THUMBNAIL // 2, THUMBNAIL // 2), ImageFont.load_default(26)
-    ImageDraw.Draw(panel).multiline_text(centre, text, (225, 228, 235), font, "mm", spacing=8, align="center")
-    return panel
-
-
 def main() -> None:
     wanted = sys.argv[1:] or [file.stem for file in sorted(WORKFLOWS.glob("*.json"))]
     with tempfile.TemporaryDirectory() as folder:
@@ -156,9 +145,7 @@ def main() -> None:
         with painting(models) as painter:
             for name in tqdm(wanted, desc="thumbnails"):
                 picture, mask = (scaled(each, SCALES.get(name, 1.0)) for each in (landscape(), sunless_hole()))
-                pictures = (
-                    [picture, card(CARDS[name])] if name in CARDS else run(painter.client, name, picture, mask).pictures
-                )
+                pictures = run(painter.client, name, picture, mask).pictures
                 side_by_side(pictures).save(WORKFLOWS / f"{name}.jpg", quality=90)
 
 

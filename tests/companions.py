@@ -1,7 +1,4 @@
-"""What bundled workflows load beside the tiny family, as tiny and as random: Redux, SigLIP, depth-anything, control LoRAs.
-
-ComfyUI's own loaders know SigLIP and Redux at the released sizes alone; `tests/tiny_loaders` lets them load these.
-"""
+"""What bundled workflows load beside the tiny family, as tiny and as random: Redux, SigLIP, depth-anything, control LoRAs."""
 
 import json
 from pathlib import Path
@@ -10,11 +7,8 @@ import torch
 from torch import nn
 
 from painter.control_lora import write_control_loras
-from painter.family import TEXT_WIDTH, save
+from painter.redux import FILES, new_redux, new_siglip, save_redux, save_siglip
 
-SIGLIP = "clip_vision/sigclip_vision_patch14_384.safetensors"
-REDUX = "style_models/flux1-redux-dev.safetensors"
-VISION_WIDTH = 32
 PREPROCESSOR = {
     "image_processor_type": "DPTImageProcessor", "do_resize": True, "do_rescale": True, "do_normalize": True,
     "do_pad": False, "ensure_multiple_of": 14, "keep_aspect_ratio": True, "resample": 3, "rescale_factor": 1 / 255,
@@ -27,27 +21,10 @@ def write_companions(models: Path, seed: int = 1) -> None:
     """All of them, beside the family that is there, under the released files' names."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        write_siglip(models / SIGLIP)
-        write_redux(models / REDUX)
+        save_siglip(models / FILES["siglip"], randomised(new_siglip()))
+        save_redux(models / FILES["redux"], randomised(new_redux()))
         write_depth_network(models / "depth_anything" / "depth-anything-large-hf", [3, 4, 5, 6])
     write_control_loras(models, models)
-
-
-def write_siglip(path: Path, width: int = VISION_WIDTH) -> None:
-    """transformers' SigLIP: two layers, but 729 tokens of a picture of 384 x 384 pixels, as ever."""
-    from transformers import SiglipVisionConfig, SiglipVisionModel
-
-    config = SiglipVisionConfig(
-        hidden_size=width, intermediate_size=2 * width, num_hidden_layers=2, num_attention_heads=2, image_size=384,
-        patch_size=14, vision_use_head=False,
-    )  # fmt: skip
-    weights = randomised(SiglipVisionModel(config)).state_dict()
-    save(path, {f"vision_model.{name.removeprefix('vision_model.')}": tensor for name, tensor in weights.items()})
-
-
-def write_redux(path: Path, text_width: int = TEXT_WIDTH) -> None:
-    up, down = nn.Linear(VISION_WIDTH, 3 * text_width), nn.Linear(3 * text_width, text_width)
-    save(path, randomised(nn.ModuleDict({"redux_up": up, "redux_down": down})).state_dict())
 
 
 def write_depth_network(folder: Path, out_indices: list[int]) -> None:

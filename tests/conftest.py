@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from workflows.server import Server
 
 ROOT = Path(__file__).resolve().parent.parent
-TINY_LOADERS = ROOT / "tests" / "tiny_loaders"
 
 # Last on the path: `import flux_core` works, and `import nodes` stays ComfyUI's own.
 sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != ROOT] + [str(ROOT)]
@@ -31,8 +30,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     write_random_family(folder)
     write_companions(folder)
-    (folder / "custom_nodes").mkdir()
-    (folder / "custom_nodes" / TINY_LOADERS.name).symlink_to(TINY_LOADERS, target_is_directory=True)
     return folder
 
 
@@ -86,10 +83,11 @@ def pack(comfyui: Path) -> ModuleType:
 @pytest.fixture(scope="session")
 def running(checkout: Path, models: Path) -> "Iterator[Server]":
     """A ComfyUI server with the pack and the tiny models: its process, folders and log."""
-    from workflows.server import NAME, quiet_editor, serve
+    from painter.redux import LOADERS
+    from workflows.server import quiet_editor, serve
 
     settings = quiet_editor() | {"Comfy.Locale": "en"}
-    options = ("--cpu", "--fp32-unet", "--whitelist-custom-nodes", NAME, TINY_LOADERS.name)
+    options = ("--cpu", "--fp32-unet", *LOADERS)
     with serve(models, comfyui=checkout, settings=settings, options=options) as server:
         yield server
 
@@ -144,8 +142,9 @@ def alive(place: "Place", reference: "Place") -> Iterator[None]:
 def painter(checkout: Path) -> "Iterator[Painter]":
     """A server of its own with the trained family."""
     from painter.painter import WEIGHTS, Painter
+    from painter.redux import LOADERS
     from workflows.client import Client
     from workflows.server import serve
 
-    with serve(WEIGHTS, comfyui=checkout, options=("--cpu", "--fp32-unet")) as server:
+    with serve(WEIGHTS, comfyui=checkout, options=("--cpu", "--fp32-unet", *LOADERS)) as server:
         yield Painter(Client(server.address))

@@ -198,7 +198,7 @@ def depth_lora(sheet: Sheet) -> None:
 
 
 def redux_variation(sheet: Sheet) -> None:
-    after_a_picture(sheet, "", 1.0)
+    after_a_picture(sheet, "", strength=1.0)
     read_me(
         sheet, "dev", "Vary a picture",
         "Redux tells FLUX.1 dev what your picture shows and how it looks, as if in words, and dev paints another such "
@@ -215,16 +215,16 @@ def redux_variation(sheet: Sheet) -> None:
 
 def redux_style_mix(sheet: Sheet) -> None:
     after_a_picture(
-        sheet, "a lighthouse on a rocky coast, waves breaking at its foot, a sailing boat far out, seagulls", 0.3
-    )
+        sheet, "a landscape, one mountain ridge, snowy peaks, a lake, lavender field", strength=0.1, strength_type="attn_bias"
+    )  # fmt: skip
     read_me(
         sheet, "dev", "Paint what the words say, as a picture looks",
-        "Redux shows FLUX.1 dev your picture so faintly that its colours, light and manner come through, while the "
-        "prompt says what is painted.",
+        "Redux shows FLUX.1 dev your picture, but at a tenth of the attention: its colours, light and manner "
+        "come through, while the prompt says what is painted.",
         "**Picture**: load one whose look you like.",
         "**Prompt**: what the new picture shows. Leave colours and style to the picture.",
-        "**Strength**: 0.3. With less the prompt has its own way, from about 0.5 on the picture's things come along too.",
-        "**strength_type**: *attn_bias* is the other way to fade the picture, gentler, at more memory.",
+        "**Strength**: 0.1. With less the prompt has its own way, with more the picture's things come along too.",
+        "**strength_type**: *multiply* is the other way to fade the picture, at less memory; there, begin with 0.3.",
         "**Seed**: mixes vary much from seed to seed, so try some.",
         more=[REDUX, SIGLIP],
     )  # fmt: skip
@@ -347,12 +347,12 @@ def along_a_map(sheet: Sheet, control: str, words: str, lora: bool = False) -> N
     paint(sheet, control, 1890, (1910, 280), model.over((1780, ABOVE)), positive, latent, vae, number=5)
 
 
-def after_a_picture(sheet: Sheet, words: str, strength: float) -> None:
-    """From a picture shown by Redux at this strength, and words, with dev."""
+def after_a_picture(sheet: Sheet, words: str, **strength: float | str) -> None:
+    """From a picture shown by Redux with this strength and strength_type, and words, with dev."""
     bottom = 1030
     model, clip, vae = loaders(sheet, "dev")
     prompt = text_encode(sheet, "dev", words, model, clip, (870, 350))
-    positive = show_picture(sheet, prompt, (1740, 300), strength)
+    positive = show_picture(sheet, prompt, (1740, 300), **strength)
     (latent,) = sheet.add("Flux1EmptyLatent", "Size", (1250, 830), (400, 0), preset="custom", width=1024, height=1024)
     sheet.group("5 Size", (1230, 750), (1670, bottom))
     latent, vae = latent.over((1690, 844), (2070, 844)), vae.over((750, bottom + 14))

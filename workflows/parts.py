@@ -101,7 +101,7 @@ def load_picture(sheet: Sheet, title: str, file: str = "landscape.png") -> list[
     return outputs
 
 
-def show_picture(sheet: Sheet, prompt: Output, at: Point, strength: float) -> Output:
+def show_picture(sheet: Sheet, prompt: Output, at: Point, **strength: float | str) -> Output:
     """The lower row: a picture and the models that read it; at its end, at `at`, the prompt that has seen it."""
     picture, _ = load_picture(sheet, "Picture")
     wide = (400, 0)
@@ -110,7 +110,7 @@ def show_picture(sheet: Sheet, prompt: Output, at: Point, strength: float) -> Ou
     sheet.group("4 Load Redux", (1230, 480), (1670, 730))
     return sheet.add(
         "Flux1ReduxConditioning", "Show the picture", at, conditioning=prompt,
-        style_model=redux, clip_vision=siglip, strength=strength,
+        style_model=redux, clip_vision=siglip, **strength,
         **{"pictures.picture0": picture.over((1215, BETWEEN), (1650, BETWEEN))},
     )[0]  # fmt: skip
 

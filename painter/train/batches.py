@@ -16,12 +16,16 @@ TOLD_TOKENS = 20  # as pairs.TEXT_TOKENS, for instructions, which are short
 
 @dataclass
 class Batch:
-    """Clean target (b, 64, 64), what is said, Fill's or a control model's channels, a reference (b, 64, 64)."""
+    """Clean target (b, 64, 64), what is said, Fill's or a control model's channels, a reference (b, 64, 64).
+
+    shown: what Redux says of a picture, (b, n, 64); fewer than its 729 tokens stand for all of them.
+    """
 
     target: Tensor
     said: Words
     extra: Tensor | None = None
     reference: Tensor | None = None
+    shown: Tensor | None = None
 
 
 Latents = dict[str, Tensor]

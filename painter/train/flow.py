@@ -19,6 +19,7 @@ from flux_core.model.transformer import Transformer
 from flux_core.packing import image_ids
 from flux_core.sampling import euler
 from flux_core.schedule import shift_for, sigmas
+from painter.redux import TOKENS
 from painter.train.batches import Batch
 from painter.train.loop import half_precision
 from painter.train.pairs import Words
@@ -59,13 +60,17 @@ def pad_bias(text_tokens: int, length: int, tokens: int) -> Tensor:
 
 def velocity(model: Transformer, x: Tensor, t: Tensor, batch: Batch, guidance: Tensor, length: int) -> Tensor:
     """Of noisy packed latents (b, 64, 64) at noise levels (b,)."""
-    text_tokens = batch.said.states.shape[1]
-    tokens = text_tokens + x.shape[1] * (1 if batch.reference is None else 2)
+    words, shown = batch.said.states, batch.shown
+    tokens = words.shape[1] + x.shape[1] * (1 if batch.reference is None else 2)
+    mask = pad_bias(words.shape[1], length, tokens)
+    if shown is not None:
+        words = torch.cat([shown, words], dim=1)
+        mask = F.pad(mask, (shown.shape[1], 0), value=math.log(TOKENS / shown.shape[1]))
     return model(
-        x, image_ids(GRID, GRID), batch.said.states, t, batch.said.pooled, guidance,
+        x, image_ids(GRID, GRID), words, t, batch.said.pooled, guidance,
         extra=batch.extra,
         references=() if batch.reference is None else [(batch.reference, image_ids(GRID, GRID, 1))],
-        mask=pad_bias(text_tokens, length, tokens),
+        mask=mask,
         hooks=Trainable(),
     ).float()  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Redux against ComfyUI's StyleModelApply, through a server whose loaders take tiny models (`tests/tiny_loaders`)."""
+"""Redux against ComfyUI's StyleModelApply, through a server whose loaders take tiny models."""
 
 from functools import partial
 from pathlib import Path
@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.companions import write_redux, write_siglip
+from painter.redux import new_redux, new_siglip, save_redux, save_siglip
+from tests.companions import randomised
 from tests.nodes.graphs import GraphBuilder, difference, encoders, ksampler, latent_of, model, prompt
 from workflows.client import Client, RunError
 from workflows.graph import Link
@@ -23,8 +24,8 @@ SIGLIP, REDUX = "sigclip_vision_patch14_384.safetensors", "flux1-redux-dev.safet
 @pytest.fixture(scope="module")
 def server(server: Client, models: Path) -> Client:
     """The server, with two pictures, and with models that don't fit the others."""
-    write_siglip(models / "clip_vision" / "wide.safetensors", width=48)
-    write_redux(models / "style_models" / "wide.safetensors", text_width=128)
+    save_siglip(models / "clip_vision" / "wide.safetensors", randomised(new_siglip(width=48)))
+    save_redux(models / "style_models" / "wide.safetensors", randomised(new_redux(text_width=128)))
     for seed, (name, size) in enumerate({"wide.png": (96, 64), "tall.png": (48, 80)}.items()):
         torch.manual_seed(seed)
         pixels = (torch.rand(size[1] // 8, size[0] // 8, 3) * 255).byte().numpy()

@@ -93,6 +93,17 @@ def test_another_model_in_the_graph_keeps_nothing(painter: Painter, skies: list[
     assert kept(painter, [replace(job, model="dev") for job in skies]) < 20
 
 
+def test_redux_shows_dev_the_picture(painter: Painter):
+    """Without a word; and dev that sees nothing paints something else."""
+    shown = [Job("redux", "", 9200 + i, shown=draw(scene).image) for i, scene in enumerate(tasks.scenes(COUNT))]
+    right, unseen = (
+        slots_right(painter.paint(jobs), tasks.scenes(COUNT)).mean()
+        for jobs in (shown, [replace(job, variant="dev") for job in shown])
+    )
+    assert right > 0.85
+    assert unseen < right - 0.2
+
+
 def stock(add: Sharing, job: Job, painter: Painter) -> Link:
     """The same picture by UNETLoader and KSampler; text encoders and VAE are ours, as ComfyUI's own know no tiny ones."""
     clip = add("Flux1LoadTextEncoders", t5_name=name_of("t5"), clip_name=name_of("clip"))[0]

@@ -33,6 +33,18 @@ def test_one_pad_with_a_raised_logit_is_as_good_as_all_of_them():
     torch.testing.assert_close(short, long, atol=2e-5, rtol=1e-4)
 
 
+def test_a_few_tokens_of_a_picture_stand_for_all_that_say_the_same():
+    torch.manual_seed(0)
+    model, x, t, guidance = new_transformer("dev"), torch.randn(2, 64, 64), torch.tensor([0.2, 0.9]), torch.ones(2)
+    few, said = torch.randn(2, 81, 64), words(2, 2, 256)[1]
+    with torch.no_grad():
+        all_of_them = velocity(model, x, t, Batch(x, said, shown=few.repeat_interleave(9, 1)), guidance, 256)
+        some = velocity(model, x, t, Batch(x, said, shown=few), guidance, 256)
+        unseen = velocity(model, x, t, Batch(x, said), guidance, 256)
+    torch.testing.assert_close(some, all_of_them, atol=2e-5, rtol=1e-4)
+    assert (some - unseen).abs().max() > 1e-2
+
+
 def test_no_pad_is_raised_when_the_text_is_as_long_as_its_length():
     assert not pad_bias(48, 48, 112).any()
 

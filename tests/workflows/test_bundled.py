@@ -103,7 +103,8 @@ def test_redux_s_workflows_differ_in_prompt_and_strength_alone() -> None:
         if mix[key]["inputs"][name] != value
     }
     redux = "Flux1ReduxConditioning"
-    assert changed == {("Flux1TextEncode", "prompt"), (redux, "strength"), ("SaveImage", "filename_prefix")}
+    strength = {(redux, "strength"), (redux, "strength_type")}
+    assert changed == {("Flux1TextEncode", "prompt"), *strength, ("SaveImage", "filename_prefix")}
     texts = [node["inputs"]["prompt"] for node in variation.values() if node["class_type"] == "Flux1TextEncode"]
     assert texts == [""]
 
