@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from flux_core.errors import Flux1Error
 from painter import showcase
 from painter.painter import WEIGHTS, Job, Painter
+from painter.redux import LOADERS
 from workflows.cache import CACHE
 from workflows.client import Client, RunError
 from workflows.comfyui import find_comfyui
@@ -35,7 +36,7 @@ def main() -> None:
     print("ComfyUI server: starting ...", flush=True)
     log = CACHE / "demo" / "comfyui.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    with serve(WEIGHTS, comfyui=comfyui, log=log, settings=quiet_editor()) as server:
+    with serve(WEIGHTS, comfyui=comfyui, log=log, settings=quiet_editor(), options=("--cpu", *LOADERS)) as server:
         print(f"ComfyUI server: {server.address}")
         paint(Client(server.address), options.output)
         if options.gui:

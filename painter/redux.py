@@ -43,10 +43,9 @@ def new_redux(width: int = VISION_WIDTH, text_width: int = TEXT_WIDTH) -> nn.Mod
 
 
 def save_siglip(path: Path, model: SiglipVisionModel) -> None:
-    bare = {name.removeprefix("vision_model."): tensor for name, tensor in model.state_dict().items()}
-    save(
-        path, {f"vision_model.{name}": tensor.half() for name, tensor in bare.items()}
-    )  # whatever transformers' version
+    # Whether a name has this prefix already depends on transformers' version.
+    bare = {name.removeprefix("vision_model."): tensor.half() for name, tensor in model.state_dict().items()}
+    save(path, {f"vision_model.{name}": tensor for name, tensor in bare.items()})
 
 
 def save_redux(path: Path, model: nn.ModuleDict) -> None:

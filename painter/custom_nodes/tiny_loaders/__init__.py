@@ -1,4 +1,4 @@
-"""A custom node pack for the tests alone: lets ComfyUI's CLIPVisionLoader and StyleModelLoader load files of any size.
+"""A custom node pack for the tiny models alone: lets ComfyUI's CLIPVisionLoader and StyleModelLoader load files of any size.
 
 ComfyUI has one set of sizes for each, SigLIP so400m with 27 layers of 1152 channels and Redux for T5's 4096, whatever the
 file says. The nodes, and all that follows on loading, stay its own.
