@@ -199,7 +199,7 @@ def depth(e: Evaluation) -> None:
 def redux(e: Evaluation) -> None:
     wanted = tasks.scenes(e.count)
     truth = np.stack([draw(scene).image for scene in wanted])
-    made = e.painter.paint([Job("redux", "", 7000 + i, shown=picture) for i, picture in enumerate(truth)], "redux")
+    made = e.painter.paint([Job("dev", "", 7000 + i, shown=picture) for i, picture in enumerate(truth)], "redux")
     right = slots_right(made, wanted)
     for slot, share in zip(SLOTS, right.mean(0), strict=True):
         e.add(f"{slot} as shown", share)

@@ -27,9 +27,10 @@ STEPS = {"schnell": 4}
 
 @dataclass(frozen=True)
 class Job:
-    """One picture to be made. The variant "redux" is dev that is shown a picture.
+    """One picture to be made.
 
-    shown: Redux', Fill's or Kontext's picture, or a control model's map, (128, 128, 3) in [0, 1]; mask as Fill takes it.
+    shown: Fill's or Kontext's picture, a control model's map, or what Redux shows the others, (128, 128, 3) in [0, 1]; mask
+    as Fill takes it.
     then: a second instruction for Kontext, on the first one's latent. model: another variant's file in the same graph.
     guidance, shift: instead of the model's own; shift is mu.
     """
@@ -91,7 +92,7 @@ class Painter:
     def nodes(self, add: GraphBuilder, job: Job) -> Link:
         clip = add("Flux1LoadTextEncoders", t5_name=name_of("t5"), clip_name=name_of("clip"))[0]
         vae = add("Flux1LoadVAE", vae_name=name_of("ae"))[0]
-        file = name_of(job.model or ("dev" if job.variant == "redux" else job.variant))
+        file = name_of(job.model or job.variant)
         model = add("Flux1LoadModel", model_name=file, weight_dtype="default", variant="auto")[0]
 
         def said(prompt: str) -> Link:
@@ -120,7 +121,7 @@ class Painter:
             )
         else:
             latent = add("Flux1EmptyLatent", preset="custom", width=SIZE, height=SIZE, batch_size=1)[0]
-            if job.variant == "redux":
+            if job.shown is not None:
                 positive = self.seen(add, positive, job.shown)
         samples = sampled(positive, latent, job.seed)
         if job.then is not None:

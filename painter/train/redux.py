@@ -6,6 +6,7 @@ it as with a caption, and ends at the picture. All tokens have the same position
 the same: a few of the 729, each counted several times, are what all of them are, for the price of a caption.
 """
 
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -62,13 +63,16 @@ class Onlooker(nn.Module):
         return sum(F.cross_entropy(each.float(), slots[:, i]) for i, each in enumerate(read)) / len(SIZES)
 
 
+drawn_once = cache(pictures)
+
+
 class Shown(Data):
     """Pairs with their pictures: what is seen, beside what is said of it."""
 
     def some_pictures(self, count: int) -> tuple[Tensor, list[Scene], Batch]:
         """Pictures in [-1, 1], what they show, and their latents with one of their captions."""
         shard, side = int(torch.randint(len(self.parts), ())), ("before", "after")[int(torch.randint(2, ()))]
-        (latents, words), drawn = self.parts[shard], pictures(shard, self.part)
+        (latents, words), drawn = self.parts[shard], drawn_once(shard, self.part)
         which, wording = torch.randperm(len(drawn.edits))[:count], torch.randint(2, (count,))
         scenes = [getattr(drawn.edits[i], side) for i in which.tolist()]
         batch = Batch(latents[side][which].float(), words[side][which, wording])
